@@ -1,0 +1,16 @@
+//! What a machine and a test are, as plain data.
+//!
+//! The same types serve manifests (TOML, JSON), the command line, embedding programs and, later, snapshots.
+//!
+//! # Invariants
+//! * Nothing here opens a file, spawns a thread or reads a clock; paths are only carried.
+//! * A value that exists is valid: newtypes cannot hold a wrong one.
+#![forbid(unsafe_code)]
+
+mod machine;
+mod manifest;
+mod values;
+
+pub use machine::{BootConfig, DiskConfig, MachineConfig, NicConfig};
+pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
+pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};

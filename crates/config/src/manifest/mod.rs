@@ -1,0 +1,298 @@
+//! A test: its machines and its script.
+//!
+//! [`Manifest::parse`] is the only way from text to a manifest, so that a manifest that exists is valid. It goes in two
+//! steps: `tree` reads TOML or JSON into values that know their place, and this module walks them.
+
+mod table;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use self::table::Table;
+use self::tree::{Entry, Fault, Node, Value};
+use crate::{DiskConfig, MemorySize, VcpuCount};
+
+/// A test, as a manifest file describes it. Paths are relative to the manifest's folder until [`Manifest::parse`] has
+/// joined them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Manifest {
+    /// The test's name.
+    pub name: String,
+    /// The test script: exactly one of `script` (a path) and `test-script` (its text).
+    #[serde(flatten)]
+    pub script: Script,
+    /// Seconds after which the whole run is ended.
+    pub global_timeout: u64,
+    /// The machines by name. A machine's node number is its position in this (sorted) map, from 1.
+    pub machines: BTreeMap<String, NodeConfig>,
+}
+
+/// Where the test script is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Script {
+    /// A file.
+    #[serde(rename = "script")]
+    File(PathBuf),
+    /// The text itself.
+    #[serde(rename = "test-script")]
+    Text(String),
+}
+
+/// One machine of a test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct NodeConfig {
+    /// A NixOS toplevel folder (kernel, initrd, kernel-params, boot.json). Excludes `kernel` and `initrd`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub toplevel: Option<PathBuf>,
+    /// A bzImage or ELF `vmlinux`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line; with a toplevel, added to its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
+    /// Guest memory.
+    pub memory: MemorySize,
+    /// Number of vCPUs.
+    pub vcpus: VcpuCount,
+    /// VLANs: one network card each, eth1, eth2 ... in this order.
+    pub vlans: Vec<u8>,
+    /// Disks, `/dev/vda` on.
+    pub disks: Vec<DiskConfig>,
+}
+
+/// A manifest cannot be used. The text is `FILE:LINE:COLUMN: what is wrong`, with the nearest valid key where a key is
+/// unknown.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ManifestError(pub String);
+
+const MANIFEST_KEYS: &[&str] = &["name", "script", "test-script", "global-timeout", "machines"];
+const NODE_KEYS: &[&str] = &["toplevel", "kernel", "initrd", "cmdline", "memory", "vcpus", "vlans", "disks"];
+const DISK_KEYS: &[&str] = &["path", "read-only", "serial", "create-mib"];
+
+impl Manifest {
+    /// Seconds that a run may take when the manifest does not say.
+    pub const DEFAULT_TIMEOUT: u64 = 3600;
+    /// The longest `global-timeout`, a year: what every timer on the way can count to.
+    pub const MAX_TIMEOUT: u64 = 365 * 24 * 3600;
+    /// Node numbers are a byte of the machine's Ethernet and IPv4 addresses, without 0 and the broadcast address.
+    pub const MAX_MACHINES: usize = 254;
+    /// The VLANs of a machine that names none.
+    pub const DEFAULT_VLANS: &[u8] = &[1];
+    /// The largest disk that `create-mib` makes, 16 TiB: what ext4 holds in one file.
+    pub const MAX_CREATE_MIB: u64 = 16 * 1024 * 1024;
+
+    /// Reads a manifest's text; `file` gives its name for errors, its folder for relative paths, and its form (`.json`
+    /// is JSON, anything else TOML).
+    ///
+    /// # Errors
+    /// When the text is not a valid manifest.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ManifestError> {
+        let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        let tree = if is_json { tree::from_json(text) } else { tree::from_toml(text) };
+        let folder = file.parent().unwrap_or(Path::new(""));
+        tree.and_then(|tree| manifest(&tree, folder)).map_err(|fault| {
+            let (line, column) = tree::position(text, fault.offset);
+            ManifestError(format!("{}:{line}:{column}: {}", file.display(), fault.message))
+        })
+    }
+}
+
+fn manifest(node: &Node, folder: &Path) -> Result<Manifest, Fault> {
+    let table = Table::read(node, "", MANIFEST_KEYS)?;
+    Ok(Manifest {
+        name: test_name(&table)?,
+        script: script(&table, folder)?,
+        global_timeout: table
+            .number("global-timeout", 1, Manifest::MAX_TIMEOUT)?
+            .unwrap_or(Manifest::DEFAULT_TIMEOUT),
+        machines: machines(&table, folder)?,
+    })
+}
+
+fn test_name(table: &Table<'_>) -> Result<String, Fault> {
+    let Some(name) = table.text("name")? else {
+        return Err(table.fault("`name` is missing: give the test a name"));
+    };
+    if name.trim().is_empty() || name.chars().any(char::is_control) {
+        return Err(table.wrong("name", "expected one line of text"));
+    }
+    Ok(name.to_owned())
+}
+
+fn script(table: &Table<'_>, folder: &Path) -> Result<Script, Fault> {
+    match (table.path("script", folder)?, table.text("test-script")?) {
+        (Some(path), None) => Ok(Script::File(path)),
+        (None, Some(text)) => Ok(Script::Text(text.to_owned())),
+        (Some(_), Some(_)) => Err(table.wrong("test-script", "`script` is given too: keep one of the two")),
+        (None, None) => {
+            Err(table.fault("the test script is missing: give `script` (a file) or `test-script` (its text)"))
+        }
+    }
+}
+
+fn machines(table: &Table<'_>, folder: &Path) -> Result<BTreeMap<String, NodeConfig>, Fault> {
+    let Some(entries) = table.names("machines")? else {
+        return Err(table.fault("`machines` is missing: a test needs at least one machine"));
+    };
+    if entries.is_empty() {
+        return Err(table.wrong("machines", "a test needs at least one machine"));
+    }
+    if entries.len() > Manifest::MAX_MACHINES {
+        let message = format!("{} machines are too many: at most {}", entries.len(), Manifest::MAX_MACHINES);
+        return Err(table.wrong("machines", &message));
+    }
+    let mut machines = BTreeMap::new();
+    let mut variables = BTreeMap::new();
+    for entry in entries {
+        check_machine_name(entry)?;
+        let variable = variable_name(&entry.key);
+        if let Some(other) = variables.insert(variable.clone(), &entry.key) {
+            let message = format!(
+                "machines `{other}` and `{}` would both be `{variable}` in the script: rename one",
+                entry.key
+            );
+            return Err(Fault::new(entry.offset, message));
+        }
+        machines.insert(entry.key.clone(), node_config(entry, folder)?);
+    }
+    Ok(machines)
+}
+
+/// What NixOS takes as `networking.hostName`, since that is what a machine's name becomes.
+fn check_machine_name(entry: &Entry) -> Result<(), Fault> {
+    let name = entry.key.as_bytes();
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let ends = [name.first(), name.last()].into_iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric));
+    if ends && name.len() <= 63 && name.iter().all(inner) {
+        return Ok(());
+    }
+    let message = format!(
+        "machine name `{}` is not a host name: use 1 to 63 letters, digits, `-` and `_`, with a letter or digit at both ends",
+        entry.key.escape_debug()
+    );
+    Err(Fault::new(entry.offset, message))
+}
+
+/// The variable that a script sees a machine as, by the rule of the NixOS test driver.
+#[must_use]
+pub fn variable_name(machine: &str) -> String {
+    let mut name = machine.replace('-', "_");
+    if name.starts_with(|first: char| first.is_ascii_digit()) {
+        name.replace_range(..1, "_");
+    }
+    name
+}
+
+fn node_config(entry: &Entry, folder: &Path) -> Result<NodeConfig, Fault> {
+    let of = format!("machine `{}`", entry.key);
+    let table = Table::read(&entry.node, &of, NODE_KEYS)?;
+    let config = NodeConfig {
+        toplevel: table.path("toplevel", folder)?,
+        kernel: table.path("kernel", folder)?,
+        initrd: table.path("initrd", folder)?,
+        cmdline: table.text("cmdline")?.map(str::to_owned),
+        memory: memory(&table)?,
+        vcpus: vcpus(&table)?,
+        vlans: vlans(&table)?,
+        disks: disks(&table, &of, folder)?,
+    };
+    match (&config.toplevel, &config.kernel, &config.initrd) {
+        (Some(_), Some(_), _) => {
+            Err(table.wrong("kernel", "`toplevel` has its own kernel: keep one of the two"))
+        }
+        (Some(_), _, Some(_)) => {
+            Err(table.wrong("initrd", "`toplevel` has its own initrd: keep one of the two"))
+        }
+        (None, None, _) => {
+            Err(Fault::new(entry.offset, format!("{of} boots nothing: give `toplevel` or `kernel`")))
+        }
+        _ => Ok(config),
+    }
+}
+
+fn memory(table: &Table<'_>) -> Result<MemorySize, Fault> {
+    let size = match table.get("memory").map(|node| &node.value) {
+        None => return Ok(MemorySize::DEFAULT),
+        Some(Value::Text(text)) => text.parse(),
+        // A negative number is as far out of range as zero.
+        Some(Value::Integer(mib)) => u64::try_from(*mib).map_or_else(
+            |_| {
+                Err(crate::ValueError(format!(
+                    "Memory of {mib} MiB is out of range: choose 64 MiB to 64 GiB"
+                )))
+            },
+            MemorySize::from_mib,
+        ),
+        Some(other) => {
+            let message =
+                format!("expected a number of MiB or a text such as \"2G\", found {}", other.kind());
+            return Err(table.wrong("memory", &message));
+        }
+    };
+    size.map_err(|error| table.wrong("memory", &error.to_string()))
+}
+
+fn vcpus(table: &Table<'_>) -> Result<VcpuCount, Fault> {
+    let Some(count) = table.number("vcpus", 1, VcpuCount::MAX.into())? else {
+        return Ok(VcpuCount::default());
+    };
+    let count = u8::try_from(count).unwrap_or(u8::MAX);
+    VcpuCount::try_from(count).map_err(|error| table.wrong("vcpus", &error.to_string()))
+}
+
+fn vlans(table: &Table<'_>) -> Result<Vec<u8>, Fault> {
+    let Some(items) = table.list("vlans")? else {
+        return Ok(Manifest::DEFAULT_VLANS.to_vec());
+    };
+    let vlan = |item: &Node| match &item.value {
+        Value::Integer(number) => u8::try_from(*number)
+            .map_err(|_| table.wrong("vlans", &format!("VLAN {number} is out of range: choose 0 to 255"))),
+        other => {
+            Err(table.wrong("vlans", &format!("expected numbers from 0 to 255, found {}", other.kind())))
+        }
+    };
+    items.iter().map(|item| vlan(item).map_err(|fault| Fault { offset: item.offset, ..fault })).collect()
+}
+
+fn disks(table: &Table<'_>, of: &str, folder: &Path) -> Result<Vec<DiskConfig>, Fault> {
+    let items = table.list("disks")?.unwrap_or_default();
+    items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| disk(item, &format!("disk {} of {of}", index + 1), folder))
+        .collect()
+}
+
+fn disk(node: &Node, of: &str, folder: &Path) -> Result<DiskConfig, Fault> {
+    let table = Table::read(node, of, DISK_KEYS)?;
+    let serial = table.text("serial")?.map(str::to_owned);
+    if let Some(Err(error)) = serial.as_deref().map(DiskConfig::check_serial) {
+        return Err(table.wrong("serial", &error.to_string()));
+    }
+    let config = DiskConfig {
+        path: table
+            .path("path", folder)?
+            .ok_or_else(|| Fault::new(node.offset, format!("{of} has no `path`")))?,
+        read_only: table.boolean("read-only")?.unwrap_or(false),
+        serial,
+        create_mib: table.number("create-mib", 1, Manifest::MAX_CREATE_MIB)?,
+    };
+    if config.read_only && config.create_mib.is_some() {
+        return Err(
+            table.wrong("create-mib", "a disk that is made anew is of no use read-only: keep one of the two")
+        );
+    }
+    Ok(config)
+}

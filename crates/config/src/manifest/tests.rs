@@ -1,0 +1,175 @@
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::MemorySize;
+
+const GOOD: &str = r#"
+name = "ping"
+script = "ping.py"
+[machines.b]
+toplevel = "guests/b"
+memory = "2G"
+vcpus = 2
+vlans = [1, 7]
+[[machines.b.disks]]
+path = "guests/b/root.erofs"
+read-only = true
+serial = "root"
+[machines.a]
+kernel = "/boot/vmlinuz"
+"#;
+
+fn toml(text: &str) -> Result<Manifest, String> {
+    Manifest::parse(Path::new("folder/test.toml"), text).map_err(|error| error.0)
+}
+
+fn json(text: &str) -> Result<Manifest, String> {
+    Manifest::parse(Path::new("folder/test.json"), text).map_err(|error| error.0)
+}
+
+/// The error of a manifest with one machine whose table ends in `lines`, without the file's name.
+fn node_error(lines: &str) -> String {
+    let text = format!("name = 't'\ntest-script = ''\n[machines.m]\nkernel = 'k'\n{lines}");
+    toml(&text).unwrap_err().trim_start_matches("folder/test.toml:").to_owned()
+}
+
+#[test]
+fn a_manifest_has_defaults_and_paths_from_its_folder() {
+    let manifest = toml(GOOD).unwrap();
+    assert_eq!((manifest.name.as_str(), manifest.global_timeout), ("ping", 3600));
+    assert_eq!(manifest.script, Script::File(PathBuf::from("folder/ping.py")));
+    assert_eq!(manifest.machines.keys().collect::<Vec<_>>(), ["a", "b"]);
+    let (a, b) = (&manifest.machines["a"], &manifest.machines["b"]);
+    assert_eq!((a.memory.mib(), a.vcpus.get(), a.vlans.as_slice()), (1024, 1, &[1][..]));
+    assert_eq!(a.kernel.as_deref(), Some(Path::new("/boot/vmlinuz")));
+    assert_eq!((b.memory.mib(), b.vcpus.get(), b.vlans.as_slice()), (2048, 2, &[1, 7][..]));
+    assert_eq!(b.disks[0].path, Path::new("folder/guests/b/root.erofs"));
+    assert!(b.disks[0].read_only && b.disks[0].create_mib.is_none());
+}
+
+#[test]
+fn json_says_the_same() {
+    let manifest = toml(GOOD).unwrap();
+    let text = r#"{"name": "ping", "script": "ping.py", "global-timeout": null, "machines": {
+        "a": {"kernel": "/boot/vmlinuz"},
+        "b": {"toplevel": "guests/b", "memory": 2048, "vcpus": 2, "vlans": [1, 7],
+              "disks": [{"path": "guests/b/root.erofs", "read-only": true, "serial": "root"}]}}}"#;
+    assert_eq!(json(text).unwrap(), manifest);
+}
+
+#[test]
+fn what_is_written_out_reads_back() {
+    let manifest = toml(GOOD).unwrap();
+    let text = serde_json::to_string(&manifest).unwrap();
+    // The paths were joined already: from the root folder they stay as they are.
+    let again = Manifest::parse(Path::new("x.json"), &text).unwrap();
+    assert_eq!(again, manifest);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
+    assert_eq!(
+        node_error("memroy = 1\n"),
+        "5:1: unknown key `memroy` of machine `m`: did you mean `memory`?"
+    );
+    assert_eq!(node_error("cores = 1\n"), "5:1: unknown key `cores` of machine `m`: did you mean `vcpus`?");
+    assert_eq!(
+        node_error("zzzzzzzz = 1\n"),
+        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, memory, vcpus, vlans, disks"
+    );
+    assert_eq!(
+        toml("name = 't'\ntestScript = ''\n").unwrap_err(),
+        "folder/test.toml:2:1: unknown key `testScript`: did you mean `test-script`?"
+    );
+    assert_eq!(
+        json("{\"name\": \"t\",\n \"nodes\": {}}").unwrap_err(),
+        "folder/test.json:2:2: unknown key `nodes`: did you mean `machines`?"
+    );
+}
+
+#[test]
+fn wrong_values_are_named_with_their_line() {
+    for (lines, expected) in [
+        ("memory = 1\n", "Memory of 1 MiB is out of range"),
+        ("memory = '1 pound'\n", "`1 pound` is not a number of MiB"),
+        ("memory = true\n", "expected a number of MiB or a text such as \"2G\", found a truth value"),
+        ("vcpus = 33\n", "33 is out of range: choose 1 to 32"),
+        ("vcpus = 1.5\n", "expected a whole number"),
+        ("vlans = [256]\n", "VLAN 256 is out of range"),
+        ("vlans = 1\n", "expected a list, found a number"),
+        ("cmdline = \"a\\u0000b\"\n", "NUL"),
+        ("initrd = ''\n", "expected a path"),
+        ("disks = [{ serial = 'x' }]\n", "disk 1 of machine `m` has no `path`"),
+        ("disks = [{ path = 'x', serial = '123456789012345678901' }]\n", "is not 1 to 20 printable"),
+        ("disks = [{ path = 'x', read-only = true, create-mib = 1 }]\n", "keep one of the two"),
+    ] {
+        let error = node_error(lines);
+        assert!(error.starts_with("5:") && error.contains(expected), "{lines}: {error}");
+    }
+}
+
+#[test]
+fn a_test_needs_a_name_a_script_and_machines() {
+    for (text, expected) in [
+        ("", "`name` is missing"),
+        ("name = 'a'\n", "the test script is missing"),
+        ("name = 'a'\nscript = 'x'\ntest-script = 'y'\n", "`script` is given too"),
+        ("name = 'a'\nscript = 'x'\n", "`machines` is missing"),
+        ("name = 'a'\nscript = 'x'\n[machines]\n", "at least one machine"),
+        ("name = 'a'\nscript = 'x'\n[machines.a]\n", "machine `a` boots nothing"),
+        ("name = 'a'\nscript = 'x'\n[machines.'a b']\nkernel = 'k'\n", "is not a host name"),
+        ("name = 'a'\nscript = 'x'\nglobal-timeout = 0\n[machines.a]\nkernel='k'\n", "choose 1 to"),
+        (
+            "name = 'a'\nscript = 'x'\n[machines.a-b]\nkernel='k'\n[machines.a_b]\nkernel='k'\n",
+            "would both be `a_b`",
+        ),
+        ("name = 'a'\nname = 'b'\n", "duplicate key"),
+        ("name = \n", "1:"),
+    ] {
+        let error = toml(text).unwrap_err();
+        assert!(error.contains(expected), "{text:?}: {error}");
+    }
+    assert!(json("{").unwrap_err().starts_with("folder/test.json:1:"));
+    assert!(
+        json("{\"name\": \"a\", \"name\": \"b\"}")
+            .unwrap_err()
+            .contains("duplicate key `name`, first on line 1")
+    );
+}
+
+#[test]
+fn a_toplevel_excludes_a_kernel_and_an_initrd() {
+    assert!(node_error("toplevel = 'x'\n").contains("`toplevel` has its own kernel"));
+    let text = "name = 't'\nscript = 's'\n[machines.m]\ntoplevel = 'x'\ninitrd = 'y'\n";
+    assert!(toml(text).unwrap_err().contains("`toplevel` has its own initrd"));
+}
+
+#[test]
+fn variables_are_named_as_the_nixos_driver_names_them() {
+    assert_eq!(variable_name("server-allowed-users"), "server_allowed_users");
+    assert_eq!(variable_name("9p"), "_p");
+}
+
+#[test]
+fn memory_default_is_that_of_a_nixos_test_machine() {
+    assert_eq!(MemorySize::default().mib(), 1024);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,200}") {
+        let _ = toml(&text);
+        let _ = json(&text);
+    }
+
+    #[test]
+    fn no_damage_to_a_good_manifest_makes_the_reader_panic(at in 0..GOOD.len(), byte in 0_u8..128) {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        bytes[at] = byte;
+        if let Err(error) = toml(&String::from_utf8(bytes).unwrap()) {
+            prop_assert!(error.starts_with("folder/test.toml:"), "{}", error);
+        }
+    }
+}
