@@ -1,0 +1,75 @@
+//! What happened at a port, since it was attached. Plain data, kept by the switch.
+
+/// Counters of one port.
+///
+/// They add up: `sent` is `forwarded` plus everything in `refused`; over all ports of a switch, `copies` is `arrived`
+/// plus `lost.full` plus `lost.link_down`; `arrived` is `received` plus `lost.flushed` plus `lost.malformed` plus what
+/// still waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames that the owner handed in and the switch took.
+    pub sent: u64,
+    /// Those for which the switch knew at least one receiver.
+    pub forwarded: u64,
+    /// Their bytes.
+    pub forwarded_bytes: u64,
+    /// Receivers of those, together: one each for unicast, all other ports for flooded ones.
+    pub copies: u64,
+    /// Times that the owner was told to keep a frame because the receiver had no room.
+    pub held_back: u64,
+    /// Frames that were queued for the owner.
+    pub arrived: u64,
+    /// Frames that the owner took from the queue; one that was cut counts once.
+    pub received: u64,
+    /// Their bytes, before any cutting.
+    pub received_bytes: u64,
+    /// Frames that came out of cutting others.
+    pub segments: u64,
+    /// Frames from the owner that went nowhere.
+    pub refused: Refused,
+    /// Frames for the owner that it did not get.
+    pub lost: Lost,
+}
+
+/// Frames from a port's owner that went nowhere, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Shorter than an Ethernet header, or longer than any frame.
+    pub length: u64,
+    /// The offload metadata does not fit the frame.
+    pub malformed: u64,
+    /// The owner's link is down.
+    pub link_down: u64,
+    /// The receiver is behind the same port, or there is no other port.
+    pub nowhere: u64,
+}
+
+impl Refused {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.length.saturating_add(self.malformed).saturating_add(self.link_down).saturating_add(self.nowhere)
+    }
+}
+
+/// Frames for a port's owner that it did not get, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// There was no room, and the sender was not to wait: the owner is not ready, or has not taken frames for too long,
+    /// or the frame had other receivers too.
+    pub full: u64,
+    /// The link was down.
+    pub link_down: u64,
+    /// Queued, then thrown away because the owner became unready or its link went down.
+    pub flushed: u64,
+    /// Queued, but could not be finished. Stays zero: metadata is checked on the way in.
+    pub malformed: u64,
+}
+
+impl Lost {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.full.saturating_add(self.link_down).saturating_add(self.flushed).saturating_add(self.malformed)
+    }
+}

@@ -1,0 +1,117 @@
+//! The queue of frames towards one port, and who waits for room in it.
+//!
+//! Owned by the switch's state. It is *open* until a frame that is to wait finds no room; then it is *closed* to all
+//! such frames until it has been emptied by half, and everybody who was turned away is told, first come first. So
+//! senders take turns, and are not woken for every single frame.
+//!
+//! ```text
+//!           no room                     half emptied: wake all
+//!   open ───────────────► closed ──────────────────────────────► open
+//!                            │  nothing taken for `stalled_after`,
+//!                            │  or closed for `patience`
+//!                            └─► nobody waits: what fits goes in, the rest is lost
+//! ```
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::Limits;
+use crate::frame::Frame;
+use crate::state::PortId;
+
+/// Frames towards one port.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    closed: Option<Closed>,
+    waiting: VecDeque<PortId>,
+}
+
+#[derive(Debug)]
+struct Closed {
+    since: Duration,
+    /// When it was last seen that something had been taken.
+    idle_since: Duration,
+    /// Something was taken since then. Taking has no time of its own: the next sender supplies it.
+    taken: bool,
+}
+
+/// The answer to a sender that is willing to wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Push now: the frame goes in or is lost.
+    Now,
+    /// Wait to be woken, or try again at this time.
+    At(Duration),
+}
+
+impl Inbox {
+    /// Whether nothing is queued.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Asks on behalf of `sender`, which is willing to wait, for room for a frame of `length` bytes.
+    pub(crate) fn ask(&mut self, sender: PortId, length: usize, now: Duration, limits: &Limits) -> Room {
+        if self.closed.is_none() && self.fits(length, limits) {
+            return Room::Now;
+        }
+        let closed = self.closed.get_or_insert(Closed { since: now, idle_since: now, taken: false });
+        if std::mem::take(&mut closed.taken) {
+            closed.idle_since = now;
+        }
+        let idle_until = closed.idle_since.saturating_add(limits.stalled_after);
+        let until = closed.since.saturating_add(limits.patience).min(idle_until);
+        if now >= until {
+            return Room::Now;
+        }
+        if !self.waiting.contains(&sender) {
+            self.waiting.push_back(sender);
+        }
+        Room::At(until)
+    }
+
+    /// Queues a frame, which [`Inbox::fits`].
+    pub(crate) fn push(&mut self, frame: Frame) {
+        self.bytes = self.bytes.saturating_add(frame.bytes.len());
+        self.frames.push_back(frame);
+    }
+
+    /// Takes the oldest frame, and whoever is to be woken because the queue has opened again.
+    pub(crate) fn take(&mut self, limits: &Limits) -> Option<(Frame, VecDeque<PortId>)> {
+        let frame = self.frames.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(frame.bytes.len());
+        let mut woken = VecDeque::new();
+        if let Some(closed) = &mut self.closed {
+            closed.taken = true;
+            if self.frames.len() <= limits.queue_frames / 2 && self.bytes <= limits.queue_bytes / 2 {
+                self.closed = None;
+                woken = std::mem::take(&mut self.waiting);
+            }
+        }
+        Some((frame, woken))
+    }
+
+    /// Empties and opens the queue: the number of frames thrown away, and whoever is to be woken.
+    pub(crate) fn flush(&mut self) -> (usize, VecDeque<PortId>) {
+        let Inbox { frames, waiting, .. } = std::mem::take(self);
+        (frames.len(), waiting)
+    }
+
+    /// Whoever waits, because waiting has become pointless.
+    pub(crate) fn give_up(&mut self) -> VecDeque<PortId> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Forgets that `sender` waits.
+    pub(crate) fn forget(&mut self, sender: PortId) {
+        self.waiting.retain(|other| *other != sender);
+    }
+
+    /// Whether a frame of `length` bytes may be queued. A first one always may, so that no limit can stop traffic altogether.
+    pub(crate) fn fits(&self, length: usize, limits: &Limits) -> bool {
+        let room = self.bytes.saturating_add(length) <= limits.queue_bytes;
+        self.frames.is_empty() || (room && self.frames.len() < limits.queue_frames)
+    }
+}
