@@ -1,0 +1,282 @@
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use snowboot_virtio::features::{EVENT_IDX, INDIRECT_DESC};
+use snowboot_virtio::testing::{Descriptor, Driver, NEXT, WRITE};
+use tempfile::TempDir;
+
+use super::*;
+
+const SECTORS: u64 = 2048;
+const BYTES: usize = 2048 * 512;
+const FEATURES: u64 = F_FLUSH | F_DISCARD | F_WRITE_ZEROES | F_SEG_MAX | F_BLK_SIZE;
+const OK: u8 = 0;
+const IOERR: u8 = 1;
+const UNSUPP: u8 = 2;
+
+struct Bench {
+    driver: Driver<Block>,
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    std::fs::write(&path, pattern(0, BYTES)).unwrap();
+    let mut driver = Driver::new(block(&path, false));
+    driver.start(FEATURES).unwrap();
+    Bench { driver, path, _folder: folder }
+}
+
+fn block(path: &std::path::Path, read_only: bool) -> Block {
+    let serial = "root".try_into().unwrap();
+    Block::new(Disk::open(path, read_only).unwrap(), Options { serial, ..Options::default() })
+}
+
+/// Bytes that tell where on the disk they belong.
+fn pattern(from: usize, length: usize) -> Vec<u8> {
+    (from..from + length).map(|index| u8::try_from((index / 512 + index) % 251).unwrap()).collect()
+}
+
+fn header(kind: u32, sector: u64) -> Vec<u8> {
+    let mut bytes = kind.to_le_bytes().to_vec();
+    bytes.extend([0; 4]);
+    bytes.extend(sector.to_le_bytes());
+    bytes
+}
+
+fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
+    let mut bytes = sector.to_le_bytes().to_vec();
+    bytes.extend(sectors.to_le_bytes());
+    bytes.extend(flags.to_le_bytes());
+    bytes
+}
+
+/// The status of a request: the last writable byte.
+fn ask(driver: &mut Driver<Block>, readable: &[&[u8]], writable: &[u32]) -> (u8, Vec<u8>) {
+    let mut used = driver.request(0, readable, writable);
+    let status = used.data.pop().unwrap();
+    (status, used.data)
+}
+
+#[test]
+fn it_is_a_virtio_device() {
+    for read_only in [false, true] {
+        snowboot_virtio::testing::conformance(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let disk = Disk::create_sparse(&folder.path().join("disk.img"), 1 << 20).unwrap();
+            Box::new(Block::new(disk, Options { read_only, ..Options::default() }))
+        });
+    }
+}
+
+#[test]
+fn sectors_are_read_and_written() {
+    let mut bench = bench();
+    let used = bench.driver.request(0, &[&header(0, 3)], &[1024, 1]);
+    assert_eq!(used.length, 1025);
+    assert_eq!(used.data[..1024], pattern(3 * 512, 1024));
+    assert_eq!(used.data[1024], OK);
+    let used = bench.driver.request(0, &[&header(1, 5), &[7; 512]], &[1]);
+    assert_eq!((used.length, used.data[0]), (1, OK));
+    let content = std::fs::read(&bench.path).unwrap();
+    assert_eq!(content[5 * 512..6 * 512], [7; 512]);
+    assert_eq!(content[6 * 512..], pattern(6 * 512, content.len() - 6 * 512));
+}
+
+#[test]
+fn borders_between_descriptors_mean_nothing() {
+    let mut bench = bench();
+    let header_bytes = header(0, 1);
+    let bytewise: Vec<&[u8]> = header_bytes.chunks(1).collect();
+    // Data and status share a descriptor, and there are empty ones.
+    let (status, data) = ask(&mut bench.driver, &bytewise, &[0, 1, 510, 0, 2]);
+    assert_eq!((status, data), (OK, pattern(512, 512)));
+    let mut written = header(1, 9);
+    written.extend([3; 512]);
+    let (first, second) = written.split_at(17);
+    assert_eq!(ask(&mut bench.driver, &[first, &[], second], &[1]).0, OK);
+    assert_eq!(std::fs::read(&bench.path).unwrap()[9 * 512..10 * 512], [3; 512]);
+}
+
+#[test]
+fn what_is_off_the_disk_or_not_whole_is_an_error() {
+    let mut bench = bench();
+    let mut error = |kind, sector, readable: &[u8], writable: u32| {
+        let (status, _) = ask(&mut bench.driver, &[&header(kind, sector), readable], &[writable + 1]);
+        assert_eq!(status, IOERR, "type {kind}, sector {sector:#x}, {} and {writable}", readable.len());
+    };
+    for sector in [SECTORS, SECTORS - 1, u64::MAX, u64::MAX / 512, u64::MAX / 512 + 1, 1 << 63] {
+        error(0, sector, &[], 1024);
+        error(1, sector, &[0; 1024], 0);
+    }
+    error(0, 0, &[], 511);
+    error(1, 0, &[0; 513], 0);
+    let content = std::fs::read(&bench.path).unwrap();
+    assert_eq!(content, pattern(0, content.len()));
+}
+
+#[test]
+fn a_request_without_a_header_or_a_status_does_no_harm() {
+    let mut bench = bench();
+    assert_eq!(ask(&mut bench.driver, &[&[0; 15]], &[1]).0, IOERR);
+    assert_eq!(ask(&mut bench.driver, &[], &[1]).0, IOERR);
+    let used = bench.driver.request(0, &[&header(1, 0), &[9; 512]], &[]);
+    assert_eq!(used.length, 0);
+    assert_eq!(std::fs::read(&bench.path).unwrap()[..512], pattern(0, 512));
+    assert_eq!(ask(&mut bench.driver, &[&header(0x99, 0)], &[513]).0, UNSUPP);
+}
+
+#[test]
+fn a_failed_read_claims_no_bytes_it_did_not_write() {
+    let mut bench = bench();
+    let used = bench.driver.request(0, &[&header(0, SECTORS)], &[512, 1]);
+    assert_eq!((used.length, used.data[512]), (0, IOERR));
+}
+
+#[test]
+fn overlapping_descriptors_do_not_multiply_into_endless_work() {
+    let mut bench = bench();
+    let size = bench.driver.queue_config(0).size;
+    let header_at = bench.driver.allocate(16);
+    let data_at = bench.driver.allocate(16 << 20);
+    bench.driver.write_descriptor(0, 0, Descriptor { address: header_at, length: 16, flags: NEXT, next: 1 });
+    for index in 1..size {
+        let flags = if index + 1 < size { WRITE | NEXT } else { WRITE };
+        let descriptor = Descriptor { address: data_at, length: 16 << 20, flags, next: index + 1 };
+        bench.driver.write_descriptor(0, index, descriptor);
+    }
+    bench.driver.offer(0, 0);
+    bench.driver.notify(0).unwrap();
+    assert_eq!(bench.driver.used_index(0), 1);
+}
+
+#[test]
+fn the_serial_number_is_told_and_checked() {
+    let mut bench = bench();
+    let (status, id) = ask(&mut bench.driver, &[&header(8, 0)], &[20, 1]);
+    assert_eq!((status, &id[..5]), (OK, &b"root\0"[..]));
+    assert_eq!(ask(&mut bench.driver, &[&header(8, 0)], &[2, 1]), (OK, b"ro".to_vec()));
+    assert!(SerialNumber::try_from("twenty-bytes-exactly").is_ok());
+    assert!(SerialNumber::try_from("twenty-one-bytes-here").is_err());
+}
+
+#[test]
+fn ranges_are_zeroed_and_discarded_after_they_were_all_checked() {
+    let mut bench = bench();
+    let mut zero = |readable: &[&[u8]]| ask(&mut bench.driver, readable, &[1]).0;
+    assert_eq!(zero(&[&header(13, 0), &range(8, 8, 0)]), OK);
+    assert_eq!(zero(&[&header(13, 0), &range(32, 8, 1), &range(48, 0, 0)]), OK);
+    assert_eq!(zero(&[&header(11, 0), &range(64, 8, 0)]), OK);
+    assert_eq!(zero(&[&header(11, 0), &range(64, 8, 1)]), UNSUPP);
+    assert_eq!(zero(&[&header(13, 0), &range(0, 1, 2)]), UNSUPP);
+    assert_eq!(zero(&[&header(13, 0), &range(0, 1, 0), &range(SECTORS, 1, 0)]), IOERR);
+    assert_eq!(zero(&[&header(13, 0), &range(u64::MAX, u32::MAX, 0)]), IOERR);
+    assert_eq!(zero(&[&header(13, 0), &range(0, 1, 0)[..15]]), IOERR);
+    assert_eq!(zero(&[&header(13, 0)]), IOERR);
+    let many = range(0, 1, 0).repeat(17);
+    assert_eq!(zero(&[&header(13, 0), &many]), IOERR);
+    let mut expected = pattern(0, BYTES);
+    for sector in [8, 32, 64] {
+        expected[sector * 512..(sector + 8) * 512].fill(0);
+    }
+    assert_eq!(std::fs::read(&bench.path).unwrap(), expected);
+}
+
+#[test]
+fn a_read_only_disk_stays_as_it_is() {
+    let bench = bench();
+    drop(bench.driver);
+    for (image, option) in [(true, false), (false, true)] {
+        let disk = Disk::open(&bench.path, image).unwrap();
+        let device = Block::new(disk, Options { read_only: option, ..Options::default() });
+        let features = device.identity().features;
+        assert_eq!((features & F_RO, features & F_DISCARD), (F_RO, 0));
+        let mut driver = Driver::new(device);
+        driver.start(F_RO | F_FLUSH).unwrap();
+        assert_eq!(ask(&mut driver, &[&header(1, 0), &[9; 512]], &[1]).0, IOERR);
+        assert_eq!(ask(&mut driver, &[&header(13, 0), &range(0, 8, 0)], &[1]).0, IOERR);
+        assert_eq!(ask(&mut driver, &[&header(4, 0)], &[1]).0, OK);
+        assert_eq!(ask(&mut driver, &[&header(0, 0)], &[513]), (OK, pattern(0, 512)));
+    }
+    assert_eq!(std::fs::read(&bench.path).unwrap()[..512], pattern(0, 512));
+}
+
+#[test]
+fn the_cache_can_be_switched_once_that_is_negotiated() {
+    let mut bench = bench();
+    bench.driver.device_mut().write_config(WRITEBACK, &[0]);
+    assert_eq!(bench.driver.config::<1>(WRITEBACK), [1]);
+    bench.driver.reset();
+    bench.driver.start(FEATURES | F_CONFIG_WCE).unwrap();
+    bench.driver.device_mut().write_config(WRITEBACK, &[2]);
+    bench.driver.device_mut().write_config(WRITEBACK, &[0]);
+    assert_eq!(bench.driver.config::<1>(WRITEBACK), [0]);
+    assert_eq!(ask(&mut bench.driver, &[&header(1, 0), &[9; 512]], &[1]).0, OK);
+}
+
+#[test]
+fn the_configuration_space_can_be_read_in_any_piece() {
+    let bench = bench();
+    assert_eq!(u64::from_le_bytes(bench.driver.config(0)), SECTORS);
+    assert_eq!(bench.driver.config::<4>(2), [0; 4]);
+    let whole: [u8; 64] = bench.driver.config(0);
+    for offset in 0..64 {
+        assert_eq!(bench.driver.config::<1>(offset)[0], whole[offset as usize]);
+    }
+    assert_eq!(bench.driver.config::<8>(u32::MAX), [0; 8]);
+}
+
+#[test]
+fn requests_in_the_ring_survive_a_move_to_another_process() {
+    let mut bench = bench();
+    bench.driver.pause();
+    bench.driver.add(0, &[&header(0, 2)], &[512, 1]);
+    let twin = bench.path.with_extension("copy");
+    std::fs::copy(&bench.path, &twin).unwrap();
+    let saved = bench.driver.device().save().unwrap();
+    bench.driver.move_to(block(&twin, false)).unwrap();
+    assert_eq!(bench.driver.device().save().unwrap(), saved);
+    assert_eq!(bench.driver.used(0)[0].data[..512], pattern(1024, 512));
+
+    std::fs::write(&twin, []).unwrap();
+    let other = bench.path.with_extension("other");
+    std::fs::write(&other, [0; 512]).unwrap();
+    assert!(block(&other, false).restore(saved).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever the guest asks, however it is cut up, it gets one answer, and sectors it did not name stay.
+    #[test]
+    fn any_request_gets_an_answer(
+        kind in prop_oneof![0u32..16, any::<u32>()],
+        sector in prop_oneof![0..2 * SECTORS, any::<u64>()],
+        data in proptest::collection::vec(any::<u8>(), 0..1200),
+        cut in 0usize..1216,
+        writable in proptest::collection::vec(0u32..700, 0..5),
+        indirect: bool,
+    ) {
+        let mut bench = bench();
+        bench.driver.reset();
+        bench.driver.start(FEATURES | INDIRECT_DESC | EVENT_IDX).unwrap();
+        let mut bytes = header(kind, sector);
+        bytes.extend(&data);
+        let (first, second) = bytes.split_at(cut.min(bytes.len()));
+        if indirect {
+            bench.driver.add_indirect(0, &[first, second], &writable);
+        } else {
+            bench.driver.add(0, &[first, second], &writable);
+        }
+        bench.driver.notify(0).unwrap();
+        let used = bench.driver.used(0);
+        prop_assert_eq!(used.len(), 1);
+        let content = std::fs::read(&bench.path).unwrap();
+        prop_assert_eq!(content.len(), BYTES);
+        if ![1, 11, 13].contains(&kind) {
+            prop_assert!(content == pattern(0, content.len()));
+        }
+    }
+}

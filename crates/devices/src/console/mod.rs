@@ -1,0 +1,340 @@
+//! virtio-console with several ports (virtio 1.2, 5.3): every port is a console, hvc0, hvc1 and so on in Linux, and its
+//! other end is a [`stream`](crate::stream).
+//!
+//! ```text
+//! driver: DEVICE_READY ─► device: DEVICE_ADD for each port
+//! driver: PORT_READY n ─► device: CONSOLE_PORT n, PORT_OPEN n, RESIZE n if a size is known
+//! driver: PORT_OPEN n  ─► input flows
+//! ```
+//!
+//! The device owns the ports and the control messages that wait for a buffer. Output that the host does not read stays
+//! in the guest; input stays in the stream until the guest has opened the port, also across a reset. Bytes must never be
+//! lost while both sides are there. Linux's console driver spins until a buffer of output is taken, so whoever holds the
+//! host's end should keep reading. A driver without `VIRTIO_CONSOLE_F_MULTIPORT` gets port 0 alone, without a handshake.
+
+mod port;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use snowboot_virtio::{
+    Device, DeviceId, Identity, NotSaveable, QueueFault, RestoreError, Saved, Served, Session, StartError,
+    Token,
+};
+
+use self::port::Port;
+use self::wire::{EMERGENCY_WRITE, F_EMERG_WRITE, F_MULTIPORT, F_SIZE, FromDriver, MESSAGE, Size, ToDriver};
+use crate::stream::DeviceEnd;
+use crate::wake::Wake;
+
+/// The most ports of one device: what its queues and their interrupts leave room for.
+pub const MAX_PORTS: usize = 31;
+
+/// Buffers of a data queue. Linux keeps every receive queue full of pages: 256 KiB per port.
+const DATA_QUEUE: u16 = 64;
+const CONTROL_QUEUE: u16 = 32;
+/// Queue 2: from the device; queue 3: from the driver (5.3.2).
+const CONTROL_RECEIVE: usize = 2;
+const CONTROL_TRANSMIT: usize = 3;
+/// Control messages that wait, per port: a handshake and a resize take four. A driver that asks for more without reading
+/// the answers loses them.
+const MOST_WAITING_PER_PORT: usize = 16;
+
+const KIND: &str = "virtio-console";
+const VERSION: u16 = 1;
+
+/// The console device.
+#[derive(Debug)]
+pub struct Console {
+    ports: Vec<Port>,
+    sizes: Arc<Sizes>,
+    waiting: VecDeque<ToDriver>,
+    session: Option<Session>,
+}
+
+impl Console {
+    /// A device whose n-th port is the n-th stream. Streams past [`MAX_PORTS`] are closed.
+    ///
+    /// # Errors
+    /// When the process has no more file descriptors.
+    pub fn new(mut ports: Vec<DeviceEnd>) -> std::io::Result<(Self, ConsoleControl)> {
+        ports.truncate(MAX_PORTS);
+        let sizes = Arc::new(Sizes { wake: Wake::new()?, news: Mutex::new(vec![None; ports.len()]) });
+        let control = ConsoleControl { sizes: Arc::clone(&sizes) };
+        let ports = ports.into_iter().map(Port::new).collect();
+        Ok((Self { ports, sizes, waiting: VecDeque::new(), session: None }, control))
+    }
+
+    fn multiport(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.features & F_MULTIPORT != 0)
+    }
+
+    /// Does everything there is to do.
+    fn serve_all(&mut self) -> Result<(), QueueFault> {
+        self.hear()?;
+        self.speak()?;
+        for port in 0..self.ports.len() {
+            self.transmit(port)?;
+            self.receive(port)?;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, index: usize) -> Result<(), QueueFault> {
+        let multiport = self.multiport();
+        let (Some(port), Some(session)) = (self.ports.get_mut(index), &mut self.session) else {
+            return Ok(());
+        };
+        let accepts = if multiport { port.open } else { index == 0 };
+        match session.queues.get_mut(receive_queue(index)) {
+            Some(Some(queue)) if accepts => port.receive(queue, &session.interrupt),
+            _ => Ok(()),
+        }
+    }
+
+    fn transmit(&mut self, index: usize) -> Result<(), QueueFault> {
+        let (Some(port), Some(session)) = (self.ports.get_mut(index), &mut self.session) else {
+            return Ok(());
+        };
+        port.flush_aside();
+        match session.queues.get_mut(receive_queue(index).saturating_add(1)) {
+            Some(Some(queue)) => port.transmit(queue, &session.interrupt),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the driver's control messages.
+    fn hear(&mut self) -> Result<(), QueueFault> {
+        if !self.multiport() {
+            return Ok(());
+        }
+        let mut heard = Vec::new(); // At most one ring's worth.
+        if let Some(session) = &mut self.session
+            && let Some(Some(queue)) = session.queues.get_mut(CONTROL_TRANSMIT)
+        {
+            queue.serve(&session.interrupt, |mut chain| {
+                let mut message = [0; MESSAGE];
+                if chain.reader.read_exact(&mut message).is_ok() {
+                    heard.push(FromDriver::parse(message));
+                }
+                Served::Done(chain)
+            })?;
+        }
+        for message in heard {
+            self.handle(message)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, message: FromDriver) -> Result<(), QueueFault> {
+        match message {
+            FromDriver::DeviceReady(true) => {
+                self.waiting.clear();
+                for (id, port) in (0..).zip(&mut self.ports) {
+                    port.open = false;
+                    self.waiting.push_back(ToDriver::Add(id));
+                }
+            }
+            FromDriver::PortReady(id, true) => {
+                let Some(port) = index(id).and_then(|index| self.ports.get(index)) else { return Ok(()) };
+                let size = port.size;
+                self.say(ToDriver::Console(id));
+                self.say(ToDriver::Open(id));
+                if let Some(size) = size {
+                    self.say(ToDriver::Resize(id, size));
+                }
+            }
+            FromDriver::PortOpen(id, open) => {
+                let Some(index) = index(id) else { return Ok(()) };
+                if let Some(port) = self.ports.get_mut(index) {
+                    port.open = open;
+                }
+                return self.receive(index);
+            }
+            FromDriver::DeviceReady(false) | FromDriver::PortReady(_, false) | FromDriver::Other => {}
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, message: ToDriver) {
+        if self.waiting.len() < MOST_WAITING_PER_PORT.saturating_mul(self.ports.len()) {
+            self.waiting.push_back(message);
+        }
+    }
+
+    /// Gives the driver the control messages that wait. One that does not fit its buffer is lost.
+    fn speak(&mut self) -> Result<(), QueueFault> {
+        if !self.multiport() || self.waiting.is_empty() {
+            return Ok(());
+        }
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(Some(queue)) = session.queues.get_mut(CONTROL_RECEIVE) else { return Ok(()) };
+        queue.serve(&session.interrupt, |mut chain| {
+            let Some(message) = self.waiting.pop_front() else { return Served::PutBack(chain) };
+            let bytes = message.bytes();
+            if chain.writer.remaining() >= bytes.len() {
+                let _ = chain.writer.write_all(&bytes);
+            }
+            Served::Done(chain)
+        })
+    }
+
+    fn resize(&mut self) -> Result<(), QueueFault> {
+        let none = vec![None; self.ports.len()];
+        let news =
+            std::mem::replace(&mut *self.sizes.news.lock().unwrap_or_else(PoisonError::into_inner), none);
+        let multiport = self.multiport();
+        for (id, size) in (0u32..).zip(news) {
+            let Some(size) = size else { continue };
+            let Some(port) = index(id).and_then(|index| self.ports.get_mut(index)) else { continue };
+            port.size = Some(size);
+            if multiport {
+                self.say(ToDriver::Resize(id, size));
+            }
+            if let Some(session) = &self.session
+                && id == 0
+                && session.features & F_SIZE != 0
+            {
+                session.interrupt.config();
+            }
+        }
+        self.speak()
+    }
+}
+
+impl Device for Console {
+    fn identity(&self) -> Identity {
+        let mut queue_sizes = vec![DATA_QUEUE, DATA_QUEUE, CONTROL_QUEUE, CONTROL_QUEUE];
+        queue_sizes.resize(receive_queue(self.ports.len().max(1)), DATA_QUEUE);
+        Identity { id: DeviceId::Console, features: F_SIZE | F_MULTIPORT | F_EMERG_WRITE, queue_sizes }
+    }
+
+    fn read_config(&self, offset: u32, data: &mut [u8]) {
+        let size = self.ports.first().and_then(|port| port.size).unwrap_or_default();
+        let mut space = size.bytes().to_vec();
+        space.extend(u32::try_from(self.ports.len()).unwrap_or(u32::MAX).to_le_bytes());
+        space.extend([0; 4]); // emerg_wr is write-only
+        crate::config::read(&space, offset, data);
+    }
+
+    fn write_config(&mut self, offset: u32, data: &[u8]) {
+        if let (EMERGENCY_WRITE, Some(byte), Some(port)) = (offset, data.first(), self.ports.first_mut()) {
+            port.emergency(*byte);
+        }
+    }
+
+    fn start(&mut self, session: Session) -> Result<(), StartError> {
+        self.session = Some(session);
+        self.serve_all().map_err(|fault| StartError { device: "console", reason: fault.to_string() })
+    }
+
+    fn stop(&mut self) -> Option<Session> {
+        self.session.take()
+    }
+
+    fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {
+        match usize::from(queue) {
+            CONTROL_RECEIVE => self.speak(),
+            CONTROL_TRANSMIT => self.hear().and_then(|()| self.speak()),
+            other => {
+                let port = if other < CONTROL_RECEIVE { 0 } else { (other / 2).saturating_sub(1) };
+                if other % 2 == 0 { self.receive(port) } else { self.transmit(port) }
+            }
+        }
+    }
+
+    fn sources(&self) -> Vec<(Token, BorrowedFd<'_>)> {
+        let streams = self.ports.iter().map(|port| port.stream.as_fd());
+        (0..).map(Token).zip(streams.chain([self.sizes.wake.as_fd()])).collect()
+    }
+
+    fn source_ready(&mut self, token: Token) -> Result<(), QueueFault> {
+        let Some(index) = index(token.0) else { return Ok(()) };
+        if index >= self.ports.len() {
+            self.sizes.wake.drain();
+            return self.resize();
+        }
+        if let Some(port) = self.ports.get(index) {
+            port.stream.drain();
+        }
+        self.transmit(index)?;
+        self.receive(index)
+    }
+
+    fn save(&self) -> Result<Saved, NotSaveable> {
+        let state = State {
+            waiting: self.waiting.iter().copied().collect(),
+            ports: self.ports.iter().map(Port::save).collect(),
+        };
+        Saved::new(KIND, VERSION, &state)
+    }
+
+    fn restore(&mut self, saved: Saved) -> Result<(), RestoreError> {
+        let state: State = saved.open(KIND, VERSION)?;
+        let known = |message: &ToDriver| index(message.port()).is_some_and(|index| index < self.ports.len());
+        if state.ports.len() != self.ports.len() {
+            return Err(RestoreError(format!(
+                "the state has {} console ports, the device {}",
+                state.ports.len(),
+                self.ports.len()
+            )));
+        }
+        if state.waiting.len() > MOST_WAITING_PER_PORT * self.ports.len() || !state.waiting.iter().all(known)
+        {
+            return Err(RestoreError("the console's control messages are not its own".into()));
+        }
+        state.ports.iter().try_for_each(port::State::check)?;
+        self.waiting = state.waiting.into();
+        for (port, state) in self.ports.iter_mut().zip(state.ports) {
+            port.restore(state);
+        }
+        Ok(())
+    }
+}
+
+/// Changes a running console. Clones share it.
+#[derive(Clone, Debug)]
+pub struct ConsoleControl {
+    sizes: Arc<Sizes>,
+}
+
+impl ConsoleControl {
+    /// Tells the guest the size of a port in characters; nothing happens for a port that is not there.
+    pub fn resize(&self, port: usize, columns: u16, rows: u16) {
+        let mut news = self.sizes.news.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(size) = news.get_mut(port) {
+            *size = Some(Size { columns, rows });
+            self.sizes.wake.signal();
+        }
+    }
+}
+
+/// New sizes on their way to the device.
+#[derive(Debug)]
+struct Sizes {
+    wake: Wake,
+    news: Mutex<Vec<Option<Size>>>,
+}
+
+/// The saved form.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    waiting: Vec<ToDriver>,
+    ports: Vec<port::State>,
+}
+
+/// Index of a port's receive queue; its transmit queue is the next. The control queues lie behind those of port 0.
+fn receive_queue(port: usize) -> usize {
+    if port == 0 { 0 } else { port.saturating_mul(2).saturating_add(2) }
+}
+
+fn index(id: u32) -> Option<usize> {
+    usize::try_from(id).ok()
+}

@@ -1,0 +1,279 @@
+//! virtio-net (virtio 1.2, 5.1): a network card whose only peer is a switch port.
+//!
+//! A frame is copied out of guest memory once, with its offload header turned into [`Offload`](snowboot_network::Offload),
+//! and copied in once at the other end. The card owns at most one frame in each direction: one that the switch has no
+//! room for, and one that the guest has no buffers for; everything behind it waits in the ring or in the switch. It must
+//! never look into frames, nor lose one that it can keep.
+
+mod receive;
+#[cfg(test)]
+mod tests;
+mod transmit;
+mod wire;
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use snowboot_network::{Frame, Port};
+use snowboot_virtio::{
+    Device, DeviceId, Identity, NotSaveable, QueueFault, RestoreError, Saved, Served, Session, StartError,
+    Token,
+};
+
+use self::receive::Inbound;
+use self::wire::{
+    Command, F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_VQ, F_GUEST_CSUM, F_GUEST_ECN,
+    F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4, F_GUEST_USO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO,
+    F_MAC, F_MRG_RXBUF, F_STATUS, GUEST_OFFLOADS, LONGEST_COMMAND,
+};
+use crate::timer::Timer;
+use crate::wake::Wake;
+
+/// The time since any start that all cards of a network agree on; it does not go backwards.
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+const CONTROL: u16 = 2;
+/// Buffers of a data queue: with the usual ones of 1.5 KiB, four of the longest frames.
+const DATA_QUEUE: u16 = 256;
+const CONTROL_QUEUE: u16 = 64;
+
+/// The switch has frames, or room for one.
+const PORT: Token = Token(0);
+/// It is time to send the kept frame again.
+const RETRY: Token = Token(1);
+/// The link went up or down.
+const LINK: Token = Token(2);
+/// A frame has waited long enough for buffers.
+const PATIENCE: Token = Token(3);
+
+/// Bit 0 of `status` in the configuration space: the link is up.
+const LINK_UP: u16 = 1;
+
+const KIND: &str = "virtio-net";
+const VERSION: u16 = 1;
+
+/// The network card.
+pub struct Net {
+    address: [u8; 6],
+    port: Arc<Port>,
+    clock: Clock,
+    news: Arc<Wake>,
+    link: Arc<Wake>,
+    retry: Timer,
+    /// Taken from the guest, but the switch had no room.
+    unsent: Option<Frame>,
+    /// Taken from the switch, but the guest had no buffers.
+    inbound: Inbound,
+    /// The guest features that are in force: those negotiated, less what the driver has turned off.
+    offloads: Option<u64>,
+    session: Option<Session>,
+}
+
+impl Net {
+    /// A card with the address `mac` behind `port`.
+    ///
+    /// # Errors
+    /// When the process has no more file descriptors.
+    pub fn new(mac: [u8; 6], port: Port, clock: Clock) -> io::Result<(Self, NetControl)> {
+        let (news, link) = (Arc::new(Wake::new()?), Arc::new(Wake::new()?));
+        let bell = Arc::clone(&news);
+        port.set_waker(Arc::new(move || bell.signal()));
+        port.set_ready(false);
+        let port = Arc::new(port);
+        let control = NetControl { port: Arc::downgrade(&port), link: Arc::clone(&link) };
+        let net = Self {
+            address: mac,
+            port,
+            clock,
+            news,
+            link,
+            retry: Timer::new()?,
+            unsent: None,
+            inbound: Inbound::new()?,
+            offloads: None,
+            session: None,
+        };
+        Ok((net, control))
+    }
+
+    fn features(&self) -> u64 {
+        self.session.as_ref().map_or(0, |session| session.features)
+    }
+
+    fn accept(&self) {
+        let features = self.features();
+        let offloads = self.offloads.unwrap_or(GUEST_OFFLOADS) & GUEST_OFFLOADS;
+        self.port.set_accepts(wire::accepts(features & offloads));
+    }
+
+    /// Answers control commands (5.1.6.5): class, command, data, and one byte for the answer.
+    fn control(&mut self) -> Result<(), QueueFault> {
+        let features = self.features();
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(Some(queue)) = session.queues.get_mut(usize::from(CONTROL)) else { return Ok(()) };
+        let (address, offloads) = (&mut self.address, &mut self.offloads);
+        queue.serve(&session.interrupt, |mut chain| {
+            let mut command = Vec::new();
+            let longest = u64::try_from(LONGEST_COMMAND).unwrap_or(0);
+            let whole = chain.reader.by_ref().take(longest).read_to_end(&mut command).is_ok();
+            let parsed = if whole { Command::parse(&command, features) } else { None };
+            let answer = match parsed {
+                Some(Command::Filter) => OK,
+                Some(Command::Address(new)) => {
+                    *address = new;
+                    OK
+                }
+                Some(Command::Offloads(new)) => {
+                    *offloads = Some(new);
+                    OK
+                }
+                None => ERROR,
+            };
+            let _ = chain.writer.write_all(&[answer]);
+            Served::Done(chain)
+        })?;
+        self.accept();
+        Ok(())
+    }
+}
+
+const OK: u8 = 0;
+const ERROR: u8 = 1;
+
+impl fmt::Debug for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Net")
+            .field("port", &self.port)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Device for Net {
+    fn identity(&self) -> Identity {
+        let send = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_HOST_USO;
+        let receive = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_GUEST_USO4 | F_GUEST_USO6;
+        let control = F_CTRL_VQ | F_CTRL_RX | F_CTRL_MAC_ADDR | F_CTRL_GUEST_OFFLOADS;
+        Identity {
+            id: DeviceId::Net,
+            features: F_MAC | F_STATUS | F_MRG_RXBUF | send | receive | control,
+            queue_sizes: vec![DATA_QUEUE, DATA_QUEUE, CONTROL_QUEUE],
+        }
+    }
+
+    fn read_config(&self, offset: u32, data: &mut [u8]) {
+        let status = if self.port.link() { LINK_UP } else { 0 };
+        let mut space = self.address.to_vec();
+        space.extend(status.to_le_bytes());
+        space.extend(1u16.to_le_bytes()); // max_virtqueue_pairs
+        crate::config::read(&space, offset, data);
+    }
+
+    fn start(&mut self, session: Session) -> Result<(), StartError> {
+        self.session = Some(session);
+        self.accept();
+        self.port.set_ready(true);
+        let served = self.control().and_then(|()| self.transmit()).and_then(|()| self.receive());
+        served.map_err(|fault| StartError { device: "network", reason: fault.to_string() })
+    }
+
+    fn stop(&mut self) -> Option<Session> {
+        let session = self.session.take()?;
+        self.port.set_ready(false);
+        self.inbound.clear();
+        self.retry.clear();
+        Some(session)
+    }
+
+    fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {
+        match queue {
+            RECEIVE => self.receive(),
+            TRANSMIT => self.transmit(),
+            _ => self.control(),
+        }
+    }
+
+    fn sources(&self) -> Vec<(Token, BorrowedFd<'_>)> {
+        vec![
+            (PORT, self.news.as_fd()),
+            (RETRY, self.retry.as_fd()),
+            (LINK, self.link.as_fd()),
+            (PATIENCE, self.inbound.patience.as_fd()),
+        ]
+    }
+
+    fn source_ready(&mut self, token: Token) -> Result<(), QueueFault> {
+        match token {
+            PORT => {
+                self.news.drain();
+                self.transmit()?;
+                self.receive()
+            }
+            RETRY => {
+                self.retry.clear();
+                self.transmit()
+            }
+            PATIENCE => {
+                self.inbound.patience.clear();
+                self.receive()
+            }
+            _ => {
+                self.link.drain();
+                if let Some(session) =
+                    self.session.as_ref().filter(|session| session.features & F_STATUS != 0)
+                {
+                    session.interrupt.config();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A frame on its way is not saved: networks lose frames, and the other end of this one is elsewhere.
+    fn save(&self) -> Result<Saved, NotSaveable> {
+        let state = State { address: self.address, offloads: self.offloads, link: self.port.link() };
+        Saved::new(KIND, VERSION, &state)
+    }
+
+    fn restore(&mut self, saved: Saved) -> Result<(), RestoreError> {
+        let state: State = saved.open(KIND, VERSION)?;
+        if state.offloads.is_some_and(|offloads| offloads & !GUEST_OFFLOADS != 0) {
+            return Err(RestoreError("the network card's offloads are none that it has".into()));
+        }
+        (self.address, self.offloads) = (state.address, state.offloads);
+        self.port.set_link(state.link);
+        Ok(())
+    }
+}
+
+/// Changes a running network card. Clones share it.
+#[derive(Clone, Debug)]
+pub struct NetControl {
+    port: Weak<Port>,
+    link: Arc<Wake>,
+}
+
+impl NetControl {
+    /// Plugs the cable in or pulls it out; nothing happens once the card is gone.
+    pub fn set_link(&self, up: bool) {
+        if let Some(port) = self.port.upgrade() {
+            port.set_link(up);
+            self.link.signal();
+        }
+    }
+}
+
+/// The saved form.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    address: [u8; 6],
+    offloads: Option<u64>,
+    link: bool,
+}

@@ -1,0 +1,154 @@
+//! From the switch to the guest.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use snowboot_network::{Frame, Port};
+use snowboot_virtio::{DescriptorChain, Queue, QueueFault};
+
+use super::wire::{self, F_MRG_RXBUF, HEADER};
+use super::{Net, RECEIVE};
+use crate::timer::Timer;
+
+/// Frames for one call; whoever has more is called again after the machine's other devices.
+const FRAMES_AT_ONCE: usize = 256;
+
+/// How long a frame waits for more buffers while there are some: a driver whose ring is full of small ones, and that
+/// waits for a frame itself, would wait for ever. Without any buffers a frame waits as long as it takes.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What became of a frame.
+enum Delivery {
+    Done,
+    /// There are no buffers; the driver notifies when there are.
+    Wait,
+    /// There are some, but too few.
+    Short,
+    /// It does not fit into any number of this driver's buffers.
+    Lost,
+}
+
+impl Net {
+    /// Fills the guest's buffers with frames, as long as there are both.
+    pub(super) fn receive(&mut self) -> Result<(), QueueFault> {
+        let features = self.features();
+        let now = (self.clock)();
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(Some(queue)) = session.queues.get_mut(usize::from(RECEIVE)) else { return Ok(()) };
+        let outcome = self.inbound.fill(queue, features, &self.port, now);
+        queue.signal(&session.interrupt)?;
+        if outcome? {
+            self.news.signal();
+        }
+        Ok(())
+    }
+}
+
+/// The frame that waits for buffers.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    frame: Option<Frame>,
+    /// Since when there have been too few buffers for it, though some.
+    short_since: Option<Duration>,
+    pub(super) patience: Timer,
+}
+
+impl Inbound {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { frame: None, short_since: None, patience: Timer::new()? })
+    }
+
+    /// Throws the frame away.
+    pub(super) fn clear(&mut self) {
+        self.frame = None;
+        self.short_since = None;
+        self.patience.clear();
+    }
+
+    /// Delivers frames; `true` when it stopped although there may be more.
+    fn fill(
+        &mut self,
+        queue: &mut Queue,
+        features: u64,
+        port: &Port,
+        now: Duration,
+    ) -> Result<bool, QueueFault> {
+        for _ in 0..FRAMES_AT_ONCE {
+            let Some(frame) = self.frame.take().or_else(|| port.receive()) else { return Ok(false) };
+            let delivery = match deliver(queue, features, &frame)? {
+                Delivery::Short if self.is_out_of_patience(now) => Delivery::Lost,
+                delivery => delivery,
+            };
+            match delivery {
+                Delivery::Done => self.short_since = None,
+                Delivery::Lost => {
+                    self.short_since = None;
+                    tracing::debug!(port = port.name(), "a frame is longer than the guest's buffers");
+                }
+                Delivery::Wait | Delivery::Short => {
+                    self.frame = Some(frame);
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_out_of_patience(&mut self, now: Duration) -> bool {
+        let since = *self.short_since.get_or_insert(now);
+        let left = PATIENCE.saturating_sub(now.saturating_sub(since));
+        if !left.is_zero() {
+            self.patience.set(left);
+        }
+        left.is_zero()
+    }
+}
+
+/// Delivers a frame in one chain, or with `MRG_RXBUF` in as many as it takes, which the driver sees all at once
+/// (5.1.6.4.1).
+fn deliver(queue: &mut Queue, features: u64, frame: &Frame) -> Result<Delivery, QueueFault> {
+    let mergeable = features & F_MRG_RXBUF != 0;
+    let needed = frame.bytes.len().saturating_add(HEADER);
+    let most = if mergeable { usize::from(queue.size()) } else { 1 };
+    let mut chains: Vec<DescriptorChain> = Vec::with_capacity(1);
+    let mut room = 0usize;
+    while room < needed && chains.len() < most {
+        let Some(chain) = queue.pop()? else { break };
+        let length = chain.writer.remaining();
+        if length == 0 || (chains.is_empty() && length < HEADER) {
+            queue.add_used(chain)?; // No place for a packet, not even for the beginning of one.
+            continue;
+        }
+        room = room.saturating_add(length);
+        chains.push(chain);
+    }
+    if room < needed {
+        let delivery = match chains.len() {
+            0 => Delivery::Wait,
+            length if length < most => Delivery::Short,
+            _ => Delivery::Lost,
+        };
+        for chain in chains.into_iter().rev() {
+            queue.put_back(chain);
+        }
+        return Ok(delivery);
+    }
+    let buffers = u16::try_from(chains.len()).unwrap_or(u16::MAX);
+    let header = wire::header(&frame.offload, features, buffers);
+    let mut rest = frame.bytes.as_slice();
+    for (index, mut chain) in chains.into_iter().enumerate() {
+        // The header fits into the first chain, and writing what fits cannot fail.
+        let _ = if index == 0 { chain.writer.write_all(&header) } else { Ok(()) };
+        let _ = put(&mut chain, &mut rest);
+        queue.add_used(chain)?;
+    }
+    queue.publish()?;
+    Ok(Delivery::Done)
+}
+
+/// Moves as much of `rest` into the chain as fits.
+fn put(chain: &mut DescriptorChain, rest: &mut &[u8]) -> io::Result<()> {
+    let (now, later) = rest.split_at_checked(chain.writer.remaining()).unwrap_or((rest, &[]));
+    *rest = later;
+    chain.writer.write_all(now)
+}

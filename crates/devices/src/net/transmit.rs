@@ -1,0 +1,66 @@
+//! From the guest to the switch.
+
+use std::io::Read;
+
+use snowboot_network::{Frame, Full, Port};
+use snowboot_virtio::{DescriptorChain, QueueFault, Served};
+
+use super::wire::{self, HEADER};
+use super::{Net, TRANSMIT};
+
+/// The longest frame that is copied: the longest IP packet, an Ethernet header and two tags. What is longer is no frame,
+/// and descriptors may overlap, so a chain's length says nothing about the memory behind it.
+const LONGEST: usize = 65_535 + 14 + 8;
+
+impl Net {
+    /// Sends what the guest has put in the ring, until the switch has no room.
+    pub(super) fn transmit(&mut self) -> Result<(), QueueFault> {
+        let features = self.features();
+        let now = (self.clock)();
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if !send(&self.port, &mut self.unsent, now, &self.retry) {
+            return Ok(());
+        }
+        let Some(Some(queue)) = session.queues.get_mut(usize::from(TRANSMIT)) else { return Ok(()) };
+        queue.serve(&session.interrupt, |mut chain| {
+            if self.unsent.is_some() {
+                return Served::PutBack(chain);
+            }
+            self.unsent = take(&mut chain, features);
+            send(&self.port, &mut self.unsent, now, &self.retry);
+            Served::Done(chain)
+        })
+    }
+}
+
+/// Sends the frame, if there is one; `false` when the switch has no room, and the frame stays.
+fn send(
+    port: &Port,
+    unsent: &mut Option<Frame>,
+    now: std::time::Duration,
+    retry: &crate::timer::Timer,
+) -> bool {
+    let Some(frame) = unsent.take() else { return true };
+    match port.send(now, frame) {
+        Ok(()) => true,
+        Err(Full { frame, retry_at }) => {
+            *unsent = Some(frame);
+            retry.set(retry_at.saturating_sub(now));
+            false
+        }
+    }
+}
+
+/// Copies a frame out of guest memory. A chain that holds none, or asks for what was not negotiated, is dropped.
+fn take(chain: &mut DescriptorChain, features: u64) -> Option<Frame> {
+    let mut header = [0; HEADER];
+    chain.reader.read_exact(&mut header).ok()?;
+    let length = chain.reader.remaining();
+    if length > LONGEST {
+        return None;
+    }
+    let offload = wire::parse(header, features)?;
+    let mut bytes = Vec::with_capacity(length);
+    chain.reader.read_to_end(&mut bytes).ok()?;
+    Some(Frame { bytes, offload })
+}
