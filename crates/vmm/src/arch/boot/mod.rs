@@ -1,0 +1,201 @@
+//! Direct kernel boot: from the files of a [`BootConfig`] to a guest that only has to be entered.
+//!
+//! A bzImage's payload is unpacked on the host, so the guest runs no decompressor; one that cannot be unpacked is
+//! entered at its own 64-bit entry, as a boot loader would. An ELF `vmlinux` is taken as it is.
+
+mod bzimage;
+mod cache;
+mod elf;
+mod payload;
+mod zero_page;
+
+use std::fs::File;
+use std::path::Path;
+
+use snowboot_bus::{GuestAddress, GuestMemory};
+use snowboot_config::BootConfig;
+use vm_memory::{Bytes, GuestMemoryBackend};
+
+use self::bzimage::BzImage;
+pub use self::cache::KernelCache;
+use self::zero_page::ZeroPage;
+use super::layout;
+use crate::Error;
+use crate::memory;
+
+/// Offset of the 64-bit entry from the load address of a bzImage (boot protocol 2.12, `XLF_KERNEL_64`).
+const ENTRY_64: u64 = 0x200;
+/// The highest address for an initrd when the kernel's header does not say: what kernels before 2.03 assumed.
+const INITRD_MAX: u64 = 0x37ff_ffff;
+const PAGE: u64 = 4096;
+
+/// What the boot processor needs to know.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Where it starts, in 64-bit mode.
+    pub(crate) address: u64,
+    /// Something the user may want to hear of, such as why the kernel was not unpacked on the host.
+    pub(crate) note: Option<String>,
+}
+
+/// Loads kernel, initrd, command line and `boot_params` into guest memory.
+pub(crate) fn load(
+    memory: &GuestMemory,
+    config: &BootConfig,
+    rsdp: u64,
+    cache: &KernelCache,
+) -> Result<Entry, Error> {
+    let mut page = ZeroPage::new();
+    let kernel = load_kernel(memory, &config.kernel, &mut page, cache)?;
+    write_cmdline(memory, &config.cmdline, &mut page)?;
+    if let Some(initrd) = &config.initrd {
+        load_initrd(memory, initrd, kernel.end, &mut page)?;
+    }
+    page.set_acpi(rsdp);
+    page.set_memory_map(&memory_map(memory));
+    let failed =
+        |error| Error::Host { what: "write boot_params".to_owned(), source: std::io::Error::other(error) };
+    memory.write_slice(page.bytes(), GuestAddress(layout::BOOT_PARAMS)).map_err(failed)?;
+    Ok(kernel.entry)
+}
+
+struct Loaded {
+    entry: Entry,
+    /// First byte after everything that the kernel needs for itself at boot.
+    end: u64,
+}
+
+fn load_kernel(
+    memory: &GuestMemory,
+    path: &Path,
+    page: &mut ZeroPage,
+    cache: &KernelCache,
+) -> Result<Loaded, Error> {
+    let file = read_file("kernel", path)?;
+    let wrong = |why: String| Error::File { kind: "kernel", path: path.to_owned(), why };
+    if elf::is_elf(&file) {
+        let image = elf::load(memory, &file).map_err(wrong)?;
+        return Ok(Loaded { entry: Entry { address: image.entry, note: None }, end: image.end });
+    }
+    let image = BzImage::parse(&file).map_err(wrong)?;
+    page.set_header(image.header());
+    match cache.unpack(image.payload()) {
+        Ok(vmlinux) => {
+            let loaded = elf::load(memory, &vmlinux).map_err(wrong)?;
+            let end = loaded.end.max(image.runtime_end());
+            Ok(Loaded { entry: Entry { address: loaded.entry, note: None }, end })
+        }
+        Err(reason) => load_classic(memory, &image, &reason).map_err(wrong),
+    }
+}
+
+/// The way a boot loader does it: the guest unpacks itself.
+fn load_classic(memory: &GuestMemory, image: &BzImage<'_>, reason: &str) -> Result<Loaded, String> {
+    if !image.has_64_bit_entry() {
+        return Err(format!("it cannot be unpacked on the host ({reason}), and it has no 64-bit entry"));
+    }
+    let start = image.preferred_address();
+    memory.write_slice(image.protected_mode(), GuestAddress(start)).map_err(|_| {
+        format!("it does not fit into guest memory at {start:#x}; give the machine more memory")
+    })?;
+    let note = Some(format!("The guest unpacks its kernel itself, which is slower: {reason}"));
+    Ok(Loaded { entry: Entry { address: start + ENTRY_64, note }, end: image.runtime_end() })
+}
+
+fn write_cmdline(memory: &GuestMemory, cmdline: &str, page: &mut ZeroPage) -> Result<(), Error> {
+    let mut bytes = cmdline.as_bytes().to_vec();
+    if bytes.contains(&0) {
+        return Err(Error::Config("The kernel command line contains a NUL byte".to_owned()));
+    }
+    bytes.push(0);
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > layout::CMDLINE_MAX {
+        return Err(Error::Config(format!(
+            "The kernel command line is {} bytes long; x86 kernels take at most {}",
+            cmdline.len(),
+            layout::CMDLINE_MAX - 1
+        )));
+    }
+    page.set_cmdline(layout::CMDLINE, cmdline.len());
+    memory.write_slice(&bytes, GuestAddress(layout::CMDLINE)).map_err(|error| Error::Host {
+        what: "write the command line".to_owned(),
+        source: std::io::Error::other(error),
+    })
+}
+
+/// Puts the initrd as high as the kernel can reach it, away from everything that the kernel unpacks.
+fn load_initrd(memory: &GuestMemory, path: &Path, kernel_end: u64, page: &mut ZeroPage) -> Result<(), Error> {
+    let wrong = |why: String| Error::File { kind: "initrd", path: path.to_owned(), why };
+    let mut file = open_file("initrd", path)?;
+    let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
+    if length == 0 {
+        return Err(wrong("it is empty".to_owned()));
+    }
+    let limit = page.initrd_max().unwrap_or(INITRD_MAX).saturating_add(1);
+    let top = memory_below_hole(memory).min(limit);
+    let start = top.checked_sub(length).map(|start| start & !(PAGE - 1)).filter(|start| *start >= kernel_end);
+    let Some(start) = start else {
+        return Err(wrong(format!(
+            "its {} MiB do not fit into guest memory beside the kernel; give the machine more memory",
+            length.div_ceil(layout::MIB)
+        )));
+    };
+    let count = usize::try_from(length).map_err(|_| wrong("it is too large".to_owned()))?;
+    memory
+        .read_exact_volatile_from(GuestAddress(start), &mut file, count)
+        .map_err(|error| wrong(format!("{error}")))?;
+    page.set_initrd(start, length).map_err(wrong)
+}
+
+/// Guest memory that starts at address 0, in bytes.
+fn memory_below_hole(memory: &GuestMemory) -> u64 {
+    memory.find_region(GuestAddress(0)).map_or(0, |region| {
+        use vm_memory::GuestMemoryRegion;
+        region.len()
+    })
+}
+
+fn memory_map(guest: &GuestMemory) -> Vec<zero_page::Range> {
+    use vm_memory::GuestMemoryRegion;
+    use zero_page::{Kind, Range};
+    let total: u64 = guest.iter().map(GuestMemoryRegion::len).fold(0, u64::saturating_add);
+    let mut map = vec![
+        Range { start: 0, length: layout::LOW_RAM_END, kind: Kind::Ram },
+        Range { start: layout::ACPI, length: layout::HIGH_RAM - layout::ACPI, kind: Kind::Acpi },
+    ];
+    for (start, _, length) in memory::split(total) {
+        let skipped = layout::HIGH_RAM.saturating_sub(start);
+        map.push(Range {
+            start: start.saturating_add(skipped),
+            length: length.saturating_sub(skipped),
+            kind: Kind::Ram,
+        });
+    }
+    map.push(Range { start: layout::ECAM, length: layout::ECAM_LENGTH, kind: Kind::Reserved });
+    map
+}
+
+pub(super) fn open_file(kind: &'static str, path: &Path) -> Result<File, Error> {
+    let wrong = |why: String| Error::File { kind, path: path.to_owned(), why };
+    let file = File::open(path).map_err(|error| {
+        wrong(match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "permission denied; make it readable for you".to_owned(),
+            _ => error.to_string(),
+        })
+    })?;
+    let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
+    if metadata.is_dir() {
+        return Err(wrong(format!("it is a folder; name the {kind} file in it")));
+    }
+    Ok(file)
+}
+
+fn read_file(kind: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut open_file(kind, path)?, &mut bytes).map_err(|error| Error::File {
+        kind,
+        path: path.to_owned(),
+        why: error.to_string(),
+    })?;
+    Ok(bytes)
+}

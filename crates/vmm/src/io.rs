@@ -1,0 +1,102 @@
+//! The event loop of one machine: doorbells and device descriptors on one thread.
+
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use snowboot_virtio::Token;
+use snowboot_virtio::transport::{Doorbell, PciTransport};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::Error;
+
+/// Doorbells are numbered by their queue, a device's own sources from here on; no device has that many queues.
+const FIRST_SOURCE: u32 = 1 << 16;
+
+type Subscriber = Box<dyn MutEventSubscriber + Send>;
+
+/// The loop, ready to run.
+pub(crate) struct EventLoop {
+    manager: EventManager<Subscriber>,
+    over: Arc<Mutex<bool>>,
+}
+
+impl EventLoop {
+    /// A loop over `devices` that ends when `end` becomes readable.
+    pub(crate) fn new(devices: Vec<Arc<Mutex<PciTransport>>>, end: &EventFd) -> Result<Self, Error> {
+        let failed = |error: event_manager::Error| Error::Host {
+            what: "set up the event loop".to_owned(),
+            source: std::io::Error::other(format!("{error:?}")),
+        };
+        let mut manager: EventManager<Subscriber> = EventManager::new().map_err(failed)?;
+        let over = Arc::new(Mutex::new(false));
+        let end = end.try_clone().map_err(Error::host("watch for the machine's end"))?;
+        manager.add_subscriber(Box::new(End { event: end, over: Arc::clone(&over) }));
+        for transport in devices {
+            let doorbells = transport.lock().unwrap_or_else(PoisonError::into_inner).doorbells();
+            manager.add_subscriber(Box::new(DeviceEvents { transport, doorbells }));
+        }
+        Ok(Self { manager, over })
+    }
+
+    /// Serves events until the machine ends.
+    pub(crate) fn run(&mut self) {
+        while !*self.over.lock().unwrap_or_else(PoisonError::into_inner) {
+            if let Err(error) = self.manager.run() {
+                tracing::error!(?error, "the event loop failed");
+                return;
+            }
+        }
+    }
+}
+
+struct End {
+    event: EventFd,
+    over: Arc<Mutex<bool>>,
+}
+
+impl MutEventSubscriber for End {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new(&self.event, EventSet::IN)) {
+            tracing::error!(?error, "cannot watch for the machine's end");
+        }
+    }
+}
+
+struct DeviceEvents {
+    transport: Arc<Mutex<PciTransport>>,
+    /// In the order of the queues.
+    doorbells: Vec<Doorbell>,
+}
+
+impl MutEventSubscriber for DeviceEvents {
+    fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
+        let transport = || self.transport.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = events.data().checked_sub(FIRST_SOURCE) {
+            return transport().source_ready(Token(token));
+        }
+        let queue = u16::try_from(events.data()).unwrap_or(u16::MAX);
+        if let Some(doorbell) = self.doorbells.get(usize::from(queue)) {
+            // Before the queue is served, so that what is rung meanwhile is not forgotten.
+            let _ = doorbell.event.read();
+            transport().queue_ready(queue);
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let transport = self.transport.lock().unwrap_or_else(PoisonError::into_inner);
+        let doorbells = self.doorbells.iter().map(|it| (it.event.as_raw_fd(), u32::from(it.queue)));
+        let sources = transport.sources();
+        let sources =
+            sources.iter().map(|(token, fd)| (fd.as_raw_fd(), FIRST_SOURCE.saturating_add(token.0)));
+        for (fd, data) in doorbells.chain(sources) {
+            if let Err(error) = ops.add(Events::with_data_raw(fd, data, EventSet::IN)) {
+                tracing::error!(?error, "cannot watch a device's event");
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The KVM virtual-machine monitor: guest memory, x86 boot, vCPUs, the PCI bus, and machines assembled from them.
+//!
+//! [`Builder`] turns a [`snowboot_config::MachineConfig`] and the run-time objects that belong to it (where the consoles
+//! go, which switch ports the network cards are plugged into) into a [`Machine`]. A process may hold any number of them.
+//!
+//! # Invariants
+//! * `unsafe` is in `kvm` only; no other module, and no other crate of the workspace, has any.
+//! * Guest memory is always a mapping of a memfd or a file.
+//! * How a guest ends is a value ([`Outcome`]); nothing here ends the process.
+//! * Memory slots are all set before anything registers I/O with KVM (a later slot costs milliseconds on some kernels).
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
+mod arch;
+mod error;
+pub mod host;
+mod io;
+mod kvm;
+mod machine;
+mod memory;
+pub mod toplevel;
+mod vcpu;
+
+pub use arch::boot::KernelCache;
+pub use error::Error;
+pub use machine::{Builder, EndCallback, Machine, Outcome};
+pub use memory::GUEST_MEMORY_PREFIX;

@@ -1,0 +1,217 @@
+//! From a configuration and run-time objects to a machine. Each device is attached by a method of its own.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use snowboot_bus::GuestMemory;
+use snowboot_config::{DiskConfig, MachineConfig};
+use snowboot_devices::block::{Block, Disk, Options, SerialNumber};
+use snowboot_devices::console::{Console, ConsoleControl};
+use snowboot_devices::entropy::Entropy;
+use snowboot_devices::i8042::I8042;
+use snowboot_devices::net::{Net, NetControl};
+use snowboot_devices::power::{self, SleepControl};
+use snowboot_devices::rtc::Rtc;
+use snowboot_devices::serial::{Serial, SerialInput};
+use snowboot_devices::stream::DeviceEnd;
+use snowboot_network::Port;
+
+use super::platform::Platform;
+use super::{Handles, Machine};
+use crate::arch::{acpi, boot, cpuid, layout, regs};
+use crate::kvm::{Kvm, Vcpu, Vm};
+use crate::{Error, KernelCache, host, memory};
+
+/// Collects what a machine is made of.
+pub struct Builder {
+    config: MachineConfig,
+    kvm_device: PathBuf,
+    kernels: Arc<KernelCache>,
+    serial: Box<dyn Write + Send>,
+    consoles: Vec<DeviceEnd>,
+    ports: Vec<Port>,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// A machine as `config` describes it, whose serial output is discarded.
+    #[must_use]
+    pub fn new(config: MachineConfig) -> Self {
+        Self {
+            config,
+            kvm_device: PathBuf::from(host::KVM_DEVICE),
+            kernels: Arc::default(),
+            serial: Box::new(std::io::sink()),
+            consoles: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
+
+    /// Another KVM device than `/dev/kvm`.
+    #[must_use]
+    pub fn kvm_device(mut self, path: impl Into<PathBuf>) -> Self {
+        self.kvm_device = path.into();
+        self
+    }
+
+    /// Where unpacked kernels are kept; without it every machine unpacks its own.
+    #[must_use]
+    pub fn kernel_cache(mut self, kernels: Arc<KernelCache>) -> Self {
+        self.kernels = kernels;
+        self
+    }
+
+    /// Where the guest's output on ttyS0 goes. Called on a vCPU's thread: it must be quick.
+    #[must_use]
+    pub fn serial_output(mut self, output: Box<dyn Write + Send>) -> Self {
+        self.serial = output;
+        self
+    }
+
+    /// One more virtio console: hvc0, hvc1 ... in the order of calls.
+    #[must_use]
+    pub fn console(mut self, end: DeviceEnd) -> Self {
+        self.consoles.push(end);
+        self
+    }
+
+    /// Plugs the next network card of the configuration into `port`.
+    #[must_use]
+    pub fn plug(mut self, port: Port) -> Self {
+        self.ports.push(port);
+        self
+    }
+
+    /// Opens what the configuration names, allocates guest memory, and loads the kernel. Nothing runs yet.
+    ///
+    /// # Errors
+    /// When KVM, a file or memory is not to be had; the text says which, why, and what to do.
+    pub fn build(self) -> Result<Machine, Error> {
+        if self.ports.len() != self.config.nics.len() {
+            return Err(Error::Config(format!(
+                "{} has {} network cards, but {} switch ports to plug them into",
+                self.config.name,
+                self.config.nics.len(),
+                self.ports.len()
+            )));
+        }
+        let kvm = Kvm::open(&self.kvm_device)?;
+        let memory = memory::allocate(&self.config.name, self.config.memory)?;
+        let entry = load(&memory, &self.config, &self.kernels)?;
+        let vm = kvm.create_vm(memory.clone())?;
+        let vcpus = create_vcpus(&kvm, &vm, self.config.vcpus.get(), entry)?;
+        let mut platform = Platform::new(Arc::clone(&vm), memory)?;
+        let serial = attach_legacy(&platform, &vm, self.serial)?;
+        let console = attach_consoles(&mut platform, self.consoles)?;
+        attach_disks(&mut platform, &self.config.disks)?;
+        let nics = attach_nics(&mut platform, &self.config, self.ports)?;
+        attach_entropy(&mut platform)?;
+        let power_button = vm.irq_line(layout::gsi::POWER_BUTTON)?;
+        Machine::assembled(self.config.name, platform, vcpus, Handles { serial, power_button, nics, console })
+    }
+}
+
+/// Fills guest memory; returns where the boot processor starts.
+fn load(memory: &GuestMemory, config: &MachineConfig, kernels: &KernelCache) -> Result<u64, Error> {
+    let rsdp = acpi::write(memory, config.vcpus.get())?;
+    regs::write_tables(memory)?;
+    regs::write_reset_vector(memory)?;
+    let entry = boot::load(memory, &config.boot, rsdp, kernels)?;
+    if let Some(note) = entry.note {
+        tracing::info!(machine = config.name, "{note}");
+    }
+    Ok(entry.address)
+}
+
+fn create_vcpus(kvm: &Kvm, vm: &Vm, count: u8, entry: u64) -> Result<Vec<Vcpu>, Error> {
+    let supported = kvm.supported_cpuid()?;
+    let mut vcpus = Vec::new();
+    for index in 0..count {
+        let vcpu = vm.create_vcpu(index)?;
+        vcpu.set_cpuid(&cpuid::of_vcpu(&supported, index, count, kvm.has_tsc_deadline()))?;
+        regs::set_up(&vcpu)?;
+        if index == 0 {
+            regs::enter_at(&vcpu, entry)?;
+        }
+        vcpus.push(vcpu);
+    }
+    Ok(vcpus)
+}
+
+/// What a PC has at fixed ports.
+fn attach_legacy(platform: &Platform, vm: &Vm, output: Box<dyn Write + Send>) -> Result<SerialInput, Error> {
+    let (serial, input) = Serial::new(vm.irq_line(layout::gsi::COM1)?, output);
+    platform.add_ports(layout::port::COM1, 8, serial)?;
+    platform.add_ports(layout::port::RTC, 2, Rtc::new(Arc::new(SystemTime::now)))?;
+    platform.add_ports(layout::port::I8042, 5, I8042::new())?;
+    platform.add_ports(layout::port::POWER, power::REGISTERS, SleepControl::new())?;
+    Ok(input)
+}
+
+fn attach_consoles(platform: &mut Platform, ends: Vec<DeviceEnd>) -> Result<Option<ConsoleControl>, Error> {
+    if ends.is_empty() {
+        return Ok(None);
+    }
+    let (console, control) = Console::new(ends).map_err(Error::host("set up the consoles"))?;
+    platform.add_virtio(Box::new(console))?;
+    Ok(Some(control))
+}
+
+fn attach_disks(platform: &mut Platform, disks: &[DiskConfig]) -> Result<(), Error> {
+    for config in disks {
+        let disk = open_disk(config)?;
+        let serial = config.serial.as_deref().unwrap_or_default();
+        let serial = SerialNumber::try_from(serial).map_err(|error| Error::Disk(error.to_string()))?;
+        let options = Options { serial, ..Options::default() };
+        platform.add_virtio(Box::new(Block::new(disk, options)))?;
+    }
+    Ok(())
+}
+
+fn open_disk(config: &DiskConfig) -> Result<Disk, Error> {
+    let wrong = |error: snowboot_devices::block::DiskError| Error::Disk(error.to_string());
+    match config.create_mib {
+        Some(mib) if !config.path.exists() => {
+            let bytes = mib.checked_mul(layout::MIB).ok_or_else(|| {
+                Error::Disk(format!("A disk of {mib} MiB is too large: {}", config.path.display()))
+            })?;
+            Disk::create_sparse(&config.path, bytes).map_err(wrong)
+        }
+        _ => Disk::open(&config.path, config.read_only).map_err(wrong),
+    }
+}
+
+fn attach_nics(
+    platform: &mut Platform,
+    config: &MachineConfig,
+    ports: Vec<Port>,
+) -> Result<Vec<NetControl>, Error> {
+    let mut controls = Vec::new();
+    for (nic, port) in config.nics.iter().zip(ports) {
+        let (net, control) = Net::new(nic.mac.octets(), port, Arc::new(monotonic))
+            .map_err(Error::host("set up a network card"))?;
+        platform.add_virtio(Box::new(net))?;
+        controls.push(control);
+    }
+    Ok(controls)
+}
+
+/// The host's monotonic clock: one for all machines, since the ports of a switch compare their times.
+fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+fn attach_entropy(platform: &mut Platform) -> Result<(), Error> {
+    let source = File::open("/dev/urandom").map_err(Error::host("open /dev/urandom"))?;
+    platform.add_virtio(Box::new(Entropy::new(source)))
+}
