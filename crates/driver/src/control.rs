@@ -1,0 +1,122 @@
+//! What every wait of a run looks at: the interrupt hook and the global time limit.
+//!
+//! Owned by the driver, shared by its machines. It must never call back into a machine.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+
+/// The longest time that a wait goes without looking at the interrupt hook and the machine's end.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Asked during waits whether to stop; true ends the wait with [`Error::Interrupted`].
+pub type InterruptHook = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Locks, going on after a panic elsewhere: the data under every lock of this crate is valid between statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Called instead of starting a machine that is used before anything was started.
+pub(crate) type FirstUse = Box<dyn FnOnce() -> Result<(), Error> + Send>;
+
+#[derive(Default)]
+pub(crate) struct Control {
+    hook: RwLock<Option<InterruptHook>>,
+    first_use: Mutex<Option<FirstUse>>,
+    ended: Mutex<Option<Ended>>,
+    changed: Condvar,
+}
+
+/// Why no call works any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ended {
+    GlobalTimeout(Duration),
+    Finished,
+}
+
+impl Control {
+    pub(crate) fn set_hook(&self, hook: Option<InterruptHook>) {
+        *self.hook.write().unwrap_or_else(PoisonError::into_inner) = hook;
+    }
+
+    pub(crate) fn set_first_use(&self, what: Option<FirstUse>) {
+        *lock(&self.first_use) = what;
+    }
+
+    /// What to do at the first use of a machine; given once.
+    pub(crate) fn take_first_use(&self) -> Option<FirstUse> {
+        lock(&self.first_use).take()
+    }
+
+    /// Ends the run: every wait fails from now on. The first reason stays.
+    pub(crate) fn end(&self, why: Ended) {
+        lock(&self.ended).get_or_insert(why);
+        self.changed.notify_all();
+    }
+
+    /// Fails when the run has ended.
+    pub(crate) fn check_ended(&self) -> Result<(), Error> {
+        match *lock(&self.ended) {
+            None => Ok(()),
+            Some(Ended::GlobalTimeout(limit)) => Err(Error::GlobalTimeout(limit)),
+            Some(Ended::Finished) => Err(Error::setup("The driver has finished; its machines are gone")),
+        }
+    }
+
+    /// Fails when the run has ended or the hook asks to stop. To be called at least every [`TICK`] in a wait.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.check_ended()?;
+        let hook = self.hook.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if hook.is_some_and(|hook| hook()) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    /// Pauses for a time, or fails early.
+    pub(crate) fn pause(&self, time: Duration) -> Result<(), Error> {
+        let until = Instant::now() + time;
+        loop {
+            self.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let guard = lock(&self.ended);
+            if guard.is_none() {
+                drop(self.changed.wait_timeout(guard, left.min(TICK)));
+            }
+        }
+    }
+}
+
+/// A lock that can be waited for under the run's control. Fair enough for its use: one command at a time in a shell.
+#[derive(Default)]
+pub(crate) struct Turn {
+    taken: Mutex<bool>,
+    freed: Condvar,
+}
+
+pub(crate) struct TurnGuard<'a>(&'a Turn);
+
+impl Turn {
+    pub(crate) fn take(&self, control: &Control) -> Result<TurnGuard<'_>, Error> {
+        let mut taken = lock(&self.taken);
+        while *taken {
+            taken = self.freed.wait_timeout(taken, TICK).unwrap_or_else(PoisonError::into_inner).0;
+            if *taken {
+                drop(taken);
+                control.check()?;
+                taken = lock(&self.taken);
+            }
+        }
+        *taken = true;
+        Ok(TurnGuard(self))
+    }
+}
+
+impl Drop for TurnGuard<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.taken) = false;
+        self.0.freed.notify_one();
+    }
+}

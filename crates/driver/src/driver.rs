@@ -1,0 +1,306 @@
+//! The run: all machines of a test, and its end.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use snowboot_config::Manifest;
+
+use crate::backoff::Backoff;
+use crate::control::{Control, Ended, InterruptHook, lock};
+use crate::error::Error;
+use crate::log::{Block, Level, Logger, Sink};
+use crate::machine::MachineHandle;
+use crate::memory::{self, MemoryUse};
+use crate::report::Report;
+use crate::vm::Launcher;
+
+/// What a run needs besides its manifest.
+pub struct Options {
+    /// Makes the machines.
+    pub launcher: Arc<dyn Launcher>,
+    /// Where the log goes.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// Called once, on a thread of its own, when the global time limit is over and all machines are stopped.
+    pub on_global_timeout: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Options")
+    }
+}
+
+/// All machines of a test. Dropping it ends them.
+pub struct Driver {
+    name: String,
+    machines: Vec<MachineHandle>,
+    launcher: Arc<dyn Launcher>,
+    control: Arc<Control>,
+    log: Logger,
+    began: Instant,
+    /// What this process held before any machine.
+    base_resident: u64,
+    timer: Mutex<Option<Timer>>,
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// The machines of a manifest, none of them started, and the global time limit running.
+    ///
+    /// # Errors
+    /// When the timer's thread cannot be started.
+    pub fn new(manifest: &Manifest, options: Options) -> Result<Self, Error> {
+        let control = Arc::new(Control::default());
+        let log = Logger::new(options.sinks);
+        let machines: Vec<MachineHandle> = (1..=u8::MAX)
+            .zip(&manifest.machines)
+            .map(|(number, (name, node))| {
+                let launcher = options.launcher.clone();
+                MachineHandle::new(name, number, node.clone(), launcher, control.clone(), log.clone())
+            })
+            .collect();
+        let limit = Duration::from_secs(manifest.global_timeout);
+        let timer =
+            Timer::start(limit, control.clone(), machines.clone(), log.clone(), options.on_global_timeout)?;
+        Ok(Self {
+            name: manifest.name.clone(),
+            machines,
+            launcher: options.launcher,
+            control,
+            log,
+            began: Instant::now(),
+            base_resident: memory::resident().unwrap_or_default(),
+            timer: Mutex::new(Some(timer)),
+        })
+    }
+
+    /// The test's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The machines, sorted by name.
+    #[must_use]
+    pub fn machines(&self) -> &[MachineHandle] {
+        &self.machines
+    }
+
+    /// A machine by its name.
+    #[must_use]
+    pub fn machine(&self, name: &str) -> Option<&MachineHandle> {
+        self.machines.iter().find(|machine| machine.name() == name)
+    }
+
+    /// The VLANs that machines are plugged into, sorted.
+    #[must_use]
+    pub fn vlans(&self) -> BTreeSet<u8> {
+        self.machines.iter().flat_map(|machine| machine.node().vlans.iter().copied()).collect()
+    }
+
+    /// The run's log.
+    #[must_use]
+    pub fn log(&self) -> &Logger {
+        &self.log
+    }
+
+    /// Asks `hook` during every wait whether to stop.
+    pub fn set_interrupt_hook(&self, hook: Option<InterruptHook>) {
+        self.control.set_hook(hook);
+    }
+
+    /// Begins a subtest.
+    #[must_use]
+    pub fn subtest(&self, name: &str) -> Block {
+        self.log.subtest(name)
+    }
+
+    /// Starts all machines at the same time.
+    ///
+    /// # Errors
+    /// Names every machine that cannot be started; the others run.
+    pub fn start_all(&self) -> Result<(), Error> {
+        let _block = self.log.block(None, "start all VMs");
+        start_all(&self.machines)
+    }
+
+    /// Lets the first use of any machine start all of them at the same time and wait for all their shells, unless
+    /// something was started before. For tests that start nothing themselves.
+    pub fn start_together(&self) {
+        let (machines, log) = (self.machines.clone(), self.log.clone());
+        self.control.set_first_use(Some(Box::new(move || {
+            let _block = log.block(None, "start all VMs and wait for their shells");
+            start_all(&machines)?;
+            machines.iter().try_for_each(MachineHandle::connect)
+        })));
+    }
+
+    /// Waits for every machine's end; the global time limit no longer counts after that.
+    ///
+    /// # Errors
+    /// When the run is interrupted or its time is over.
+    pub fn join_all(&self) -> Result<(), Error> {
+        let _block = self.log.block(None, "wait for all VMs to finish");
+        for machine in &self.machines {
+            machine.wait_for_shutdown(None)?;
+        }
+        self.cancel_timer();
+        Ok(())
+    }
+
+    /// Calls `check(false)` until it is true; after the time is up once more with true.
+    ///
+    /// # Errors
+    /// Those of `check`, and a failed check when it was never true.
+    pub fn retry(
+        &self,
+        timeout: Duration,
+        mut check: impl FnMut(bool) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut backoff = Backoff::new();
+        while deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            if check(false)? {
+                return Ok(());
+            }
+            let pause = backoff.pause();
+            let left = deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));
+            self.control.pause(pause.min(left))?;
+        }
+        if check(true)? {
+            return Ok(());
+        }
+        let seconds = timeout.as_secs_f64();
+        Err(Error::Assertion(format!("The condition that was retried for {seconds} s never became true")))
+    }
+
+    /// Memory that the VMM adds to its machines, as it is now.
+    #[must_use]
+    pub fn memory_use(&self) -> Option<MemoryUse> {
+        let running = self.machines.iter().filter(|machine| machine.is_booted()).count();
+        let guest = self.launcher.guest_resident()?;
+        Some(MemoryUse::new(memory::resident()?, self.base_resident, guest, running))
+    }
+
+    /// What is to be told of the run.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            name: self.name.clone(),
+            seconds: self.began.elapsed().as_secs_f64(),
+            machines: self.machines.iter().map(MachineHandle::report).collect(),
+            memory: self.memory_use(),
+        }
+    }
+
+    /// Ends all machines. Every call to a machine fails after this.
+    pub fn finish(&self) {
+        self.cancel_timer();
+        if self.machines.iter().any(MachineHandle::is_booted) {
+            let _block = self.log.block(None, "cleanup");
+            std::thread::scope(|scope| {
+                for machine in &self.machines {
+                    scope.spawn(|| machine.stop());
+                }
+            });
+        }
+        self.control.end(Ended::Finished);
+        self.log.flush();
+    }
+
+    fn cancel_timer(&self) {
+        let timer = lock(&self.timer).take();
+        drop(timer);
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.cancel_timer();
+        for machine in &self.machines {
+            machine.stop();
+        }
+        self.control.set_first_use(None);
+        self.control.end(Ended::Finished);
+    }
+}
+
+fn start_all(machines: &[MachineHandle]) -> Result<(), Error> {
+    let results: Vec<Result<(), Error>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = machines.iter().map(|machine| scope.spawn(move || machine.start())).collect();
+        let panicked = || Err(Error::setup("A thread that starts a machine panicked"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
+    });
+    let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(Error::Several(errors)),
+    }
+}
+
+/// The global time limit, on a thread of its own. Dropping it cancels it.
+struct Timer {
+    cancelled: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Timer {
+    fn start(
+        limit: Duration,
+        control: Arc<Control>,
+        machines: Vec<MachineHandle>,
+        log: Logger,
+        then: Option<Box<dyn FnOnce() + Send>>,
+    ) -> Result<Self, Error> {
+        let cancelled = Arc::new((Mutex::new(false), Condvar::new()));
+        let watch = cancelled.clone();
+        let body = move || {
+            let guard = lock(&watch.0);
+            let (guard, _) = watch
+                .1
+                .wait_timeout_while(guard, limit, |cancelled| !*cancelled)
+                .unwrap_or_else(PoisonError::into_inner);
+            if *guard {
+                return;
+            }
+            drop(guard);
+            control.end(Ended::GlobalTimeout(limit));
+            let seconds = limit.as_secs();
+            log.line(
+                Level::Error,
+                None,
+                format!("the global time limit of {seconds} s is over: stopping all machines"),
+            );
+            machines.iter().for_each(MachineHandle::stop);
+            if let Some(then) = then {
+                then();
+            }
+        };
+        let thread =
+            std::thread::Builder::new().name("snowboot-timer".into()).spawn(body).map_err(|error| {
+                Error::setup_because("Cannot start a thread for the global time limit", error)
+            })?;
+        Ok(Self { cancelled, thread: Some(thread) })
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        *lock(&self.cancelled.0) = true;
+        self.cancelled.1.notify_all();
+        // What runs at the time's end may itself end the driver.
+        if let Some(thread) = self.thread.take().filter(|it| it.thread().id() != std::thread::current().id())
+        {
+            drop(thread.join());
+        }
+    }
+}

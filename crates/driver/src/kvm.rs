@@ -1,0 +1,150 @@
+//! Machines on KVM, by `snowboot-vmm`, joined by one switch per VLAN in this process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use snowboot_config::{BootConfig, MacAddress, MachineConfig, NicConfig, NodeConfig};
+use snowboot_devices::stream::{self, HostEnd};
+use snowboot_network::{Port, Switch};
+use snowboot_vmm::{Builder, KernelCache, Machine, toplevel};
+
+use crate::console::ConsoleWriter;
+use crate::control::lock;
+use crate::memory;
+use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm};
+
+/// Bytes that the shell's channel holds each way. More than one page of answers, so that a guest writes on while the
+/// host's thread is being woken.
+const SHELL_BUFFER: usize = 256 * 1024;
+
+/// Kernel command line of a machine that names a kernel and no command line: a console, and an end instead of a hang.
+const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=1";
+
+/// Makes machines on KVM.
+#[derive(Debug)]
+pub struct KvmLauncher {
+    kvm_device: PathBuf,
+    kernels: Arc<KernelCache>,
+    switches: Mutex<BTreeMap<u8, Switch>>,
+}
+
+impl KvmLauncher {
+    /// With this KVM device (`/dev/kvm` as a rule).
+    #[must_use]
+    pub fn new(kvm_device: impl Into<PathBuf>) -> Self {
+        Self {
+            kvm_device: kvm_device.into(),
+            kernels: Arc::new(KernelCache::from_environment()),
+            switches: Mutex::default(),
+        }
+    }
+
+    fn port(&self, vlan: u8, name: &str) -> Port {
+        lock(&self.switches).entry(vlan).or_default().attach(name)
+    }
+}
+
+impl Launcher for KvmLauncher {
+    fn launch(
+        &self,
+        name: &str,
+        number: u8,
+        node: &NodeConfig,
+        serial: ConsoleWriter,
+    ) -> Result<Launched, BoxError> {
+        let (host, device) = stream::pair(SHELL_BUFFER)?;
+        let mut builder = Builder::new(machine_config(name, number, node)?)
+            .kvm_device(&self.kvm_device)
+            .kernel_cache(self.kernels.clone())
+            .serial_output(Box::new(serial))
+            .console(device);
+        for (index, vlan) in (1..).zip(&node.vlans) {
+            let index: u32 = index;
+            builder = builder.plug(self.port(*vlan, &format!("{name}:eth{index}")));
+        }
+        let vm = Arc::new(KvmVm(builder.build()?));
+        Ok(Launched { vm, shell: Arc::new(Shell(host)) })
+    }
+
+    fn guest_resident(&self) -> Option<u64> {
+        memory::resident_of_memfd(snowboot_vmm::GUEST_MEMORY_PREFIX)
+    }
+}
+
+fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineConfig, BoxError> {
+    let boot = match (&node.toplevel, &node.kernel) {
+        (Some(folder), _) => toplevel::read(folder, node.cmdline.as_deref())?,
+        (None, Some(kernel)) => BootConfig {
+            kernel: kernel.clone(),
+            initrd: node.initrd.clone(),
+            cmdline: node.cmdline.clone().unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+        },
+        (None, None) => return Err("it has neither a toplevel nor a kernel".into()),
+    };
+    let nic = |vlan: &u8| NicConfig { mac: MacAddress::of_node(*vlan, number), vlan: *vlan };
+    Ok(MachineConfig {
+        name: name.to_owned(),
+        boot,
+        memory: node.memory,
+        vcpus: node.vcpus,
+        disks: node.disks.clone(),
+        nics: node.vlans.iter().map(nic).collect(),
+    })
+}
+
+struct KvmVm(Machine);
+
+impl Vm for KvmVm {
+    fn start(&self) -> Result<(), BoxError> {
+        Ok(self.0.start()?)
+    }
+
+    fn stop(&self) {
+        self.0.stop();
+    }
+
+    fn serial_input(&self, bytes: &[u8]) -> usize {
+        self.0.serial_input(bytes)
+    }
+
+    fn set_link(&self, nic: usize, up: bool) -> Result<(), BoxError> {
+        Ok(self.0.set_link(nic, up)?)
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
+        self.0.wait(timeout).map(outcome)
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.0.outcome().map(outcome)
+    }
+
+    fn on_end(&self, callback: EndCallback) {
+        self.0.on_end(Box::new(move |how| callback(&outcome(how.clone()))));
+    }
+}
+
+fn outcome(outcome: snowboot_vmm::Outcome) -> Outcome {
+    match outcome {
+        snowboot_vmm::Outcome::PowerOff => Outcome::PowerOff,
+        snowboot_vmm::Outcome::Reset => Outcome::Reset,
+        snowboot_vmm::Outcome::TripleFault => Outcome::TripleFault,
+        snowboot_vmm::Outcome::Fault(what) => Outcome::Fault(what),
+        snowboot_vmm::Outcome::Stopped => Outcome::Stopped,
+    }
+}
+
+struct Shell(HostEnd);
+
+impl Channel for Shell {
+    fn write(&self, data: &[u8], deadline: Instant) -> io::Result<usize> {
+        self.0.write(data, Some(deadline))
+    }
+
+    fn read(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        self.0.read(buffer, Some(deadline))
+    }
+}

@@ -1,0 +1,548 @@
+//! One machine of a test: its life, its shell, its console.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use snowboot_config::NodeConfig;
+
+use crate::console::{ConsoleLog, ConsoleWriter};
+use crate::control::{Control, Turn, lock};
+use crate::error::{Error, Failure};
+use crate::log::{Block, Level, Logger};
+use crate::report::MachineReport;
+use crate::shell::{Shell, ShellError, Want};
+use crate::vm::{BoxError, Channel, Launched, Launcher, Outcome, Vm};
+use crate::waits::DEFAULT_TIMEOUT;
+
+/// How long a machine may take from its start to its shell. Upstream allows ten times 30 s.
+const CONNECT_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long typing waits for a guest whose input queue is full.
+const TYPING_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the end of a machine may take once its devices are gone: its memory is given back.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a command gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The exit status; 124 when the guest's `timeout` ended the command, -1 and -2 when it was not asked for.
+    pub status: i32,
+    /// Its standard output.
+    pub output: String,
+}
+
+/// How to run a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Execute {
+    /// Ask for the exit status.
+    pub check_return: bool,
+    /// Wait for the output. Without it the call returns as soon as the command is sent.
+    pub check_output: bool,
+    /// The guest's time limit for the command.
+    pub timeout: Option<Duration>,
+}
+
+impl Default for Execute {
+    fn default() -> Self {
+        Self { check_return: true, check_output: true, timeout: Some(DEFAULT_TIMEOUT) }
+    }
+}
+
+impl Execute {
+    /// With this time limit, or none.
+    #[must_use]
+    pub fn limited(timeout: Option<Duration>) -> Self {
+        Self { timeout, ..Self::default() }
+    }
+}
+
+/// A machine. Clones are the same machine.
+#[derive(Clone)]
+pub struct MachineHandle(Arc<Inner>);
+
+struct Inner {
+    name: Arc<str>,
+    number: u8,
+    node: NodeConfig,
+    launcher: Arc<dyn Launcher>,
+    control: Arc<Control>,
+    log: Logger,
+    console: Arc<ConsoleLog>,
+    life: Mutex<Life>,
+    /// Held while a command runs in the shell.
+    turn: Turn,
+    shell: Mutex<Shell>,
+    /// Held while the machine is being started.
+    starting: Turn,
+}
+
+#[derive(Default)]
+struct Life {
+    vm: Option<Arc<dyn Vm>>,
+    channel: Option<Arc<dyn Channel>>,
+    connected: bool,
+    starts: u32,
+    started: Option<Instant>,
+    shell_after: Option<Duration>,
+    last_outcome: Option<Outcome>,
+}
+
+impl fmt::Debug for MachineHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MachineHandle").field("name", &self.0.name).finish_non_exhaustive()
+    }
+}
+
+impl MachineHandle {
+    pub(crate) fn new(
+        name: &str,
+        number: u8,
+        node: NodeConfig,
+        launcher: Arc<dyn Launcher>,
+        control: Arc<Control>,
+        log: Logger,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            name: name.into(),
+            number,
+            node,
+            launcher,
+            control,
+            log,
+            console: Arc::default(),
+            life: Mutex::default(),
+            turn: Turn::default(),
+            shell: Mutex::new(Shell::new()),
+            starting: Turn::default(),
+        }))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its node number: its place, from 1, in the sorted list of the test's machines.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.0.number
+    }
+
+    /// Its description.
+    #[must_use]
+    pub fn node(&self) -> &NodeConfig {
+        &self.0.node
+    }
+
+    /// Its console.
+    #[must_use]
+    pub fn console(&self) -> &ConsoleLog {
+        &self.0.console
+    }
+
+    pub(crate) fn control(&self) -> &Control {
+        &self.0.control
+    }
+
+    /// Starts it and returns while it boots; nothing happens when it runs.
+    ///
+    /// # Errors
+    /// When it cannot be built: a missing kernel, a disk that cannot be opened, no KVM.
+    pub fn start(&self) -> Result<(), Error> {
+        // From now on the test decides itself what runs when.
+        drop(self.0.control.take_first_use());
+        let _one_at_a_time = self.0.starting.take(&self.0.control)?;
+        if self.is_booted() {
+            return Ok(());
+        }
+        self.0.control.check()?;
+        let _block = self.nested(&format!("starting {}", self.name()));
+        self.0.console.clear();
+        let writer = ConsoleWriter::new(self.0.console.clone(), self.0.log.clone(), self.0.name.clone());
+        let failed = |error: BoxError| self.trouble_because("cannot be started", error);
+        let began = Instant::now();
+        let Launched { vm, shell } =
+            self.0.launcher.launch(self.name(), self.0.number, &self.0.node, writer).map_err(failed)?;
+        *lock(&self.0.shell) = Shell::new();
+        let console = self.0.console.clone();
+        vm.on_end(Box::new(move |_| console.set_ended(true)));
+        {
+            let mut life = lock(&self.0.life);
+            life.starts = life.starts.saturating_add(1);
+            life.started = Some(began);
+            life.shell_after = None;
+            life.connected = false;
+            life.vm = Some(vm.clone());
+            life.channel = Some(shell);
+        }
+        vm.start().map_err(|error| {
+            self.forget();
+            self.trouble_because("cannot be started", error)
+        })
+    }
+
+    /// Whether it was started and not yet seen to end.
+    #[must_use]
+    pub fn is_booted(&self) -> bool {
+        lock(&self.0.life).vm.is_some()
+    }
+
+    /// Whether it runs and its shell answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        let life = lock(&self.0.life);
+        life.connected && life.vm.as_ref().is_some_and(|vm| vm.outcome().is_none())
+    }
+
+    /// Starts it if need be, and waits for its shell.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends, or its shell does not come up within 300 s.
+    pub fn connect(&self) -> Result<(), Error> {
+        if lock(&self.0.life).connected {
+            return Ok(());
+        }
+        if !self.is_booted()
+            && let Some(first_use) = self.0.control.take_first_use()
+        {
+            first_use()?;
+        }
+        self.start()?;
+        let _turn = self.0.turn.take(&self.0.control)?;
+        if lock(&self.0.life).connected {
+            return Ok(());
+        }
+        let _block = self.nested("waiting for the VM to finish booting");
+        let channel = self.channel()?;
+        let chatter = lock(&self.0.shell)
+            .connect(channel.as_ref(), &self.0.control, CONNECT_LIMIT)
+            .map_err(|error| self.shell_trouble("its shell did not come up", None, error))?;
+        for line in chatter {
+            self.log(&format!("guest shell says: {line}"));
+        }
+        let took = {
+            let mut life = lock(&self.0.life);
+            life.connected = true;
+            let took = life.started.map(|started| started.elapsed()).unwrap_or_default();
+            *life.shell_after.get_or_insert(took)
+        };
+        self.log(&format!("connected to its root shell {:.2} s after its start", took.as_secs_f64()));
+        Ok(())
+    }
+
+    /// Runs a command as root in the guest. An exit status other than 0 is no error.
+    ///
+    /// # Errors
+    /// When the machine is in trouble, or the command gives no answer long after its time limit.
+    pub fn execute(&self, command: &str, how: Execute) -> Result<Reply, Error> {
+        self.connect()?;
+        let want = match (how.check_output, how.check_return) {
+            (false, _) => Want::Nothing,
+            (true, false) => Want::Output,
+            (true, true) => Want::Status,
+        };
+        let _turn = self.0.turn.take(&self.0.control)?;
+        let channel = self.channel()?;
+        let answer = lock(&self.0.shell)
+            .run(channel.as_ref(), &self.0.control, command, how.timeout, want)
+            .map_err(|error| self.shell_trouble("the shell did not answer", Some(command), error))?;
+        Ok(Reply { status: answer.status, output: answer.output })
+    }
+
+    /// Runs the commands; all must end with status 0. Gives what they wrote to their standard output.
+    ///
+    /// # Errors
+    /// When one fails, or the machine is in trouble.
+    pub fn succeed(&self, commands: &[&str], timeout: Option<Duration>) -> Result<String, Error> {
+        self.each(
+            commands,
+            timeout,
+            "must succeed",
+            |status| status == 0,
+            |status| failed_with(status, timeout),
+        )
+    }
+
+    /// Runs the commands; none may end with status 0. Gives what they wrote to their standard output.
+    ///
+    /// # Errors
+    /// When one succeeds, or the machine is in trouble.
+    pub fn fail(&self, commands: &[&str], timeout: Option<Duration>) -> Result<String, Error> {
+        self.each(
+            commands,
+            timeout,
+            "must fail",
+            |status| status != 0,
+            |_| "unexpectedly succeeded".to_owned(),
+        )
+    }
+
+    fn each(
+        &self,
+        commands: &[&str],
+        timeout: Option<Duration>,
+        what: &str,
+        good: impl Fn(i32) -> bool,
+        why: impl Fn(i32) -> String,
+    ) -> Result<String, Error> {
+        let mut output = String::new();
+        for command in commands {
+            let mut block = self.nested(&format!("{what}: {command}"));
+            let reply = self.execute(command, Execute::limited(timeout))?;
+            if !good(reply.status) {
+                let why = why(reply.status);
+                block.fail(&why);
+                return Err(self.check_failed(
+                    &format!("command `{command}` {why}"),
+                    Some(command),
+                    Some(reply),
+                ));
+            }
+            output.push_str(&reply.output);
+        }
+        Ok(output)
+    }
+
+    /// Asks the guest to power off, and waits until it has. Nothing happens when it does not run.
+    ///
+    /// # Errors
+    /// When its shell cannot be reached.
+    pub fn shutdown(&self) -> Result<(), Error> {
+        if !self.is_booted() {
+            return Ok(());
+        }
+        self.connect()?;
+        let _block = self.nested("shutdown");
+        {
+            let _turn = self.0.turn.take(&self.0.control)?;
+            let channel = self.channel()?;
+            lock(&self.0.shell)
+                .send(channel.as_ref(), &self.0.control, "poweroff\n", None)
+                .map_err(|error| self.shell_trouble("cannot be shut down", Some("poweroff"), error))?;
+        }
+        self.wait_for_end(None)
+    }
+
+    /// Waits for its end, however that comes; does not ask for it.
+    ///
+    /// # Errors
+    /// When the time is up first.
+    pub fn wait_for_shutdown(&self, timeout: Option<Duration>) -> Result<(), Error> {
+        if !self.is_booted() {
+            return Ok(());
+        }
+        let _block = self.nested("waiting for the VM to power off");
+        self.wait_for_end(timeout)
+    }
+
+    pub(crate) fn wait_for_end(&self, timeout: Option<Duration>) -> Result<(), Error> {
+        let Some(vm) = lock(&self.0.life).vm.clone() else { return Ok(()) };
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let left =
+                deadline.map_or(crate::TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if let Some(outcome) = vm.wait(Some(left.min(crate::TICK))) {
+                self.ended(outcome);
+                return Ok(());
+            }
+            self.0.control.check()?;
+            if left.is_zero() {
+                let seconds = timeout.unwrap_or_default().as_secs_f64();
+                return Err(self.check_failed(&format!("did not power off within {seconds} s"), None, None));
+            }
+        }
+    }
+
+    /// Cuts its power. What the guest had flushed is on its disks; nothing else is promised.
+    ///
+    /// # Errors
+    /// When the run has ended.
+    pub fn crash(&self) -> Result<(), Error> {
+        if !self.is_booted() {
+            return Ok(());
+        }
+        let _block = self.nested("forced crash");
+        self.0.control.check()?;
+        self.stop();
+        Ok(())
+    }
+
+    /// Cuts its power without a word, at the end of a run.
+    pub(crate) fn stop(&self) {
+        let Some(vm) = lock(&self.0.life).vm.clone() else { return };
+        vm.stop();
+        self.ended(vm.outcome().unwrap_or(Outcome::Stopped));
+    }
+
+    /// Types at its serial port, as fast as the guest reads.
+    ///
+    /// # Errors
+    /// When it does not run, ends, or does not read for 30 s.
+    pub fn send_console(&self, text: &str) -> Result<(), Error> {
+        let vm = self.running("cannot be typed at")?;
+        let mut rest = text.as_bytes();
+        let mut since = Instant::now();
+        while !rest.is_empty() {
+            let taken = vm.serial_input(rest);
+            rest = rest.get(taken..).unwrap_or_default();
+            if taken > 0 {
+                since = Instant::now();
+            } else if since.elapsed() > TYPING_LIMIT || vm.outcome().is_some() {
+                return Err(
+                    self.trouble(&format!("does not read its serial port ({} bytes left)", rest.len()))
+                );
+            } else {
+                self.0.control.pause(Duration::from_millis(1))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unplugs the cable of its first VLAN's network card.
+    ///
+    /// # Errors
+    /// When it does not run or has no network card.
+    pub fn block(&self) -> Result<(), Error> {
+        self.set_link(false)
+    }
+
+    /// Plugs that cable back in.
+    ///
+    /// # Errors
+    /// When it does not run or has no network card.
+    pub fn unblock(&self) -> Result<(), Error> {
+        self.set_link(true)
+    }
+
+    fn set_link(&self, up: bool) -> Result<(), Error> {
+        let vm = self.running("has no link to change")?;
+        vm.set_link(0, up).map_err(|error| self.trouble_because("has no link to change", error))
+    }
+
+    /// Logs a line under the machine's name.
+    pub fn log(&self, text: &str) {
+        self.0.log.line(Level::Info, Some(&self.0.name), text);
+    }
+
+    /// Begins a block of the log under the machine's name.
+    #[must_use]
+    pub fn nested(&self, text: &str) -> Block {
+        self.0.log.block(Some(&self.0.name), text)
+    }
+
+    /// What is to be told of it in a report.
+    #[must_use]
+    pub fn report(&self) -> MachineReport {
+        let life = lock(&self.0.life);
+        let console = self.0.console.first_line().zip(life.started);
+        MachineReport {
+            name: self.name().to_owned(),
+            starts: life.starts,
+            console_seconds: console.map(|(line, start)| line.saturating_duration_since(start).as_secs_f64()),
+            shell_seconds: life.shell_after.map(|after| after.as_secs_f64()),
+            outcome: life.last_outcome.as_ref().map(ToString::to_string),
+        }
+    }
+
+    fn channel(&self) -> Result<Arc<dyn Channel>, Error> {
+        let channel = lock(&self.0.life).channel.clone();
+        channel.ok_or_else(|| self.trouble("is not running"))
+    }
+
+    fn running(&self, what: &str) -> Result<Arc<dyn Vm>, Error> {
+        let vm = lock(&self.0.life).vm.clone();
+        vm.ok_or_else(|| self.trouble(&format!("{what}: it is not running")))
+    }
+
+    /// Notes the end of the machine: its next command starts it anew.
+    fn ended(&self, outcome: Outcome) {
+        self.log(&format!("the machine {outcome}"));
+        self.0.console.set_ended(true);
+        lock(&self.0.life).last_outcome = Some(outcome);
+        self.forget();
+    }
+
+    fn forget(&self) {
+        let (vm, channel) = {
+            let mut life = lock(&self.0.life);
+            life.connected = false;
+            (life.vm.take(), life.channel.take())
+        };
+        // Outside of the lock: dropping a machine joins its threads.
+        drop((vm, channel));
+    }
+
+    fn shell_trouble(&self, what: &str, command: Option<&str>, error: ShellError) -> Error {
+        // A run that ends takes the machines with it; what matters then is why the run ended.
+        if let Err(ended) = self.0.control.check_ended() {
+            return ended;
+        }
+        let is_gone = matches!(error, ShellError::Gone);
+        let doing = command.map_or_else(String::new, |command| format!(" (command `{command}`)"));
+        let message = match error {
+            ShellError::Ended(error) => return error,
+            ShellError::Malformed(message) => {
+                return Error::Malformed {
+                    machine: self.name().to_owned(),
+                    message: format!("{message}{doing}"),
+                };
+            }
+            ShellError::Late(limit) => format!("{what} within {} s{doing}", limit.as_secs_f64()),
+            ShellError::Gone => format!("{what}: the machine has ended{doing}"),
+        };
+        let outcome = if is_gone { self.settle() } else { None };
+        let failure = Failure { outcome, ..self.failure(&message, command) };
+        Error::Machine { failure: Box::new(failure), source: None }
+    }
+
+    /// How the machine ended: its devices go away a moment before the outcome is known.
+    fn settle(&self) -> Option<Outcome> {
+        let vm = lock(&self.0.life).vm.clone()?;
+        let outcome = vm.wait(Some(ENDING_LIMIT))?;
+        self.ended(outcome.clone());
+        Some(outcome)
+    }
+
+    /// A check of the test failed.
+    pub(crate) fn check_failed(&self, message: &str, command: Option<&str>, reply: Option<Reply>) -> Error {
+        let mut failure = self.failure(message, command);
+        failure.status = reply.as_ref().map(|reply| reply.status);
+        failure.output = reply.map(|reply| reply.output);
+        Error::CheckFailed(Box::new(failure))
+    }
+
+    fn trouble(&self, message: &str) -> Error {
+        Error::Machine { failure: Box::new(self.failure(message, None)), source: None }
+    }
+
+    fn trouble_because(&self, message: &str, source: BoxError) -> Error {
+        Error::Machine { failure: Box::new(self.failure(message, None)), source: Some(source) }
+    }
+
+    fn failure(&self, message: &str, command: Option<&str>) -> Failure {
+        let life = lock(&self.0.life);
+        Failure {
+            machine: self.name().to_owned(),
+            message: message.to_owned(),
+            command: command.map(ToOwned::to_owned),
+            status: None,
+            output: None,
+            panic: self.0.console.panic(),
+            console: self.0.console.tail(),
+            outcome: life.vm.as_ref().and_then(|vm| vm.outcome()),
+        }
+    }
+}
+
+/// An exit status in words.
+fn failed_with(status: i32, timeout: Option<Duration>) -> String {
+    match timeout {
+        Some(limit) if status == 124 => {
+            format!("failed (exit code 124: not done within {} s)", limit.as_secs_f64())
+        }
+        _ => format!("failed (exit code {status})"),
+    }
+}

@@ -1,0 +1,180 @@
+//! A stand-in for machines: a real bash on this host in the place of a guest's backdoor shell.
+//!
+//! It speaks the whole protocol, and ends as a machine does (`poweroff` ends it), but has no kernel, console or network.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use snowboot_config::NodeConfig;
+
+use crate::console::ConsoleWriter;
+use crate::control::lock;
+use crate::shell::GREETING;
+use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm};
+
+/// Starts a bash for every machine. A node whose command line holds `refuse` cannot be started; one with `mute` never
+/// greets; one with `chatty` says something first.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FakeLauncher;
+
+impl Launcher for FakeLauncher {
+    fn launch(
+        &self,
+        name: &str,
+        _number: u8,
+        node: &NodeConfig,
+        serial: ConsoleWriter,
+    ) -> Result<Launched, BoxError> {
+        let cmdline = node.cmdline.as_deref().unwrap_or_default();
+        if cmdline.contains("refuse") {
+            return Err(format!("the fake {name} refuses").into());
+        }
+        let fake = Arc::new(Fake {
+            is_mute: cmdline.contains("mute"),
+            chatter: if cmdline.contains("chatty") { "echo hello there" } else { ":" },
+            nics: node.vlans.len(),
+            state: Mutex::new(State { serial: Some(serial), ..State::default() }),
+            changed: Condvar::new(),
+        });
+        Ok(Launched { vm: Arc::new(FakeVm(fake.clone())), shell: Arc::new(FakeShell(fake)) })
+    }
+}
+
+struct Fake {
+    is_mute: bool,
+    chatter: &'static str,
+    nics: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    child: Option<Child>,
+    stdin: Option<ChildStdin>,
+    serial: Option<ConsoleWriter>,
+    received: VecDeque<u8>,
+    outcome: Option<Outcome>,
+    callbacks: Vec<EndCallback>,
+}
+
+impl Fake {
+    fn end(&self, outcome: Outcome) {
+        let mut state = lock(&self.state);
+        if let Some(mut child) = state.child.take() {
+            // With all that it started, as the end of a machine ends all that runs in it.
+            let group = format!("-{}", child.id());
+            let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+            let _ = child.wait();
+        }
+        state.stdin = None;
+        let outcome = state.outcome.get_or_insert(outcome).clone();
+        let callbacks = std::mem::take(&mut state.callbacks);
+        drop(state);
+        self.changed.notify_all();
+        callbacks.into_iter().for_each(|callback| callback(&outcome));
+    }
+}
+
+/// Copies what bash writes until it ends.
+fn pump(fake: &Fake, mut stdout: impl Read) {
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = stdout.read(&mut chunk) {
+        lock(&fake.state).received.extend(chunk.get(..count).unwrap_or_default());
+        fake.changed.notify_all();
+    }
+    fake.end(Outcome::PowerOff);
+}
+
+struct FakeVm(Arc<Fake>);
+
+impl Vm for FakeVm {
+    fn start(&self) -> Result<(), BoxError> {
+        let mut child = Command::new("bash")
+            .args(["--norc", "--noprofile"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let mut stdin = child.stdin.take().ok_or("bash has no input")?;
+        let stdout = child.stdout.take().ok_or("bash has no output")?;
+        let greeting = if self.0.is_mute { String::new() } else { format!("echo '{GREETING}'") };
+        writeln!(stdin, "poweroff() {{ exit 0; }}; {}; {greeting}", self.0.chatter)?;
+        let mut state = lock(&self.0.state);
+        state.child = Some(child);
+        state.stdin = Some(stdin);
+        drop(state);
+        let fake = self.0.clone();
+        std::thread::Builder::new().name("fake-guest".into()).spawn(move || pump(&fake, stdout))?;
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.0.end(Outcome::Stopped);
+    }
+
+    fn serial_input(&self, bytes: &[u8]) -> usize {
+        // An echo, as a terminal gives.
+        if let Some(serial) = &mut lock(&self.0.state).serial {
+            let _ = serial.write_all(bytes);
+        }
+        bytes.len()
+    }
+
+    fn set_link(&self, nic: usize, _up: bool) -> Result<(), BoxError> {
+        if nic < self.0.nics { Ok(()) } else { Err(format!("there is no card {nic}").into()) }
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
+        let timeout = timeout.unwrap_or(Duration::from_secs(3600));
+        let state = lock(&self.0.state);
+        let waiting = |state: &mut State| state.outcome.is_none();
+        let waited = self.0.changed.wait_timeout_while(state, timeout, waiting);
+        waited.unwrap_or_else(PoisonError::into_inner).0.outcome.clone()
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        lock(&self.0.state).outcome.clone()
+    }
+
+    fn on_end(&self, callback: EndCallback) {
+        lock(&self.0.state).callbacks.push(callback);
+    }
+}
+
+impl Drop for FakeVm {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct FakeShell(Arc<Fake>);
+
+impl Channel for FakeShell {
+    fn write(&self, data: &[u8], _deadline: Instant) -> io::Result<usize> {
+        let stdin = lock(&self.0.state).stdin.take();
+        let mut stdin = stdin.ok_or(io::ErrorKind::BrokenPipe)?;
+        let written = stdin.write(data);
+        lock(&self.0.state).stdin = Some(stdin);
+        written
+    }
+
+    fn read(&self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        let state = lock(&self.0.state);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waiting = |state: &mut State| state.received.is_empty() && state.outcome.is_none();
+        let waited = self.0.changed.wait_timeout_while(state, left, waiting);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if state.received.is_empty() && state.outcome.is_none() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let wanted = buffer.len().min(state.received.len());
+        let bytes: Vec<u8> = state.received.drain(..wanted).collect();
+        buffer.write(&bytes)
+    }
+}

@@ -1,0 +1,250 @@
+//! The driver over real shells: everything but a kernel.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use snowboot_config::Manifest;
+
+use crate::control::lock;
+use crate::testing::FakeLauncher;
+use crate::{Driver, Error, ErrorKind, Event, Execute, MachineHandle, Options, Sink};
+
+const LONG: Duration = Duration::from_secs(60);
+
+struct Keep(Arc<Mutex<Vec<Event>>>);
+
+impl Sink for Keep {
+    fn event(&mut self, event: &Event, _: bool) {
+        lock(&self.0).push(event.clone());
+    }
+}
+
+fn driver(cmdlines: &[(&str, &str)], timeout: u64) -> (Driver, Arc<Mutex<Vec<Event>>>) {
+    let mut text = format!("name = \"t\"\ntest-script = \"\"\nglobal-timeout = {timeout}\n");
+    for (name, cmdline) in cmdlines {
+        text.push_str(&format!("[machines.{name}]\nkernel = \"k\"\ncmdline = \"{cmdline}\"\n"));
+    }
+    let manifest = Manifest::parse(Path::new("t.toml"), &text).unwrap();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let options = Options {
+        launcher: Arc::new(FakeLauncher),
+        sinks: vec![Box::new(Keep(events.clone()))],
+        on_global_timeout: None,
+    };
+    (Driver::new(&manifest, options).unwrap(), events)
+}
+
+fn one() -> (Driver, MachineHandle) {
+    let (driver, _) = driver(&[("a", "")], 600);
+    let machine = driver.machines()[0].clone();
+    (driver, machine)
+}
+
+#[test]
+fn commands_start_the_machine_and_give_status_and_output() {
+    let (_driver, machine) = one();
+    let reply = machine.execute("echo hi; exit 3", Execute::default()).unwrap();
+    assert_eq!((reply.status, reply.output.as_str()), (3, "hi\n"));
+    assert_eq!(machine.succeed(&["printf a", "printf 'b c'"], None).unwrap(), "ab c");
+    assert_eq!(machine.fail(&["false", "echo x; false"], None).unwrap(), "x\n");
+    assert!(machine.is_up());
+}
+
+#[test]
+fn pipelines_fail_as_a_whole_and_unset_variables_are_errors() {
+    let (_driver, machine) = one();
+    assert_eq!(machine.execute("false | true", Execute::default()).unwrap().status, 1);
+    assert_ne!(machine.execute("echo $nothing_of_the_kind", Execute::default()).unwrap().status, 0);
+}
+
+#[test]
+fn big_and_binary_answers_pass_whole() {
+    let (_driver, machine) = one();
+    let output = machine.succeed(&["head -c 3000000 /dev/zero | tr '\\0' x"], None).unwrap();
+    assert_eq!((output.len(), output.trim_matches('x')), (3_000_000, ""));
+    assert_eq!(machine.succeed(&["printf '\\377ok'"], None).unwrap(), "\u{fffd}ok");
+    let long = format!("true {}", "x".repeat(300_000));
+    assert_eq!(machine.execute(&long, Execute::default()).unwrap().status, 126); // Over the kernel's limit of one argument.
+    assert_eq!(machine.succeed(&["echo on"], None).unwrap(), "on\n");
+}
+
+#[test]
+fn a_failed_check_tells_command_status_and_output() {
+    let (_driver, machine) = one();
+    let error = machine.succeed(&["echo some output; exit 7"], None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RequestedAssertionFailed);
+    let text = error.to_string();
+    assert!(text.contains("command `echo some output; exit 7` failed (exit code 7)"), "{text}");
+    assert!(text.contains("\n    some output"), "{text}");
+    let text = machine.fail(&["true"], None).unwrap_err().to_string();
+    assert!(text.contains("`true` unexpectedly succeeded"), "{text}");
+    let text = machine.succeed(&["sleep 60"], Some(Duration::from_millis(200))).unwrap_err().to_string();
+    assert!(text.contains("exit code 124: not done within 0.2 s"), "{text}");
+}
+
+#[test]
+fn what_is_not_asked_for_is_not_waited_for_and_does_not_mix_up_answers() {
+    let (_driver, machine) = one();
+    let nothing = Execute { check_output: false, ..Execute::default() };
+    let reply = machine.execute("sleep 0.3; echo late", nothing).unwrap();
+    assert_eq!((reply.status, reply.output.as_str()), (-2, ""));
+    let no_status = Execute { check_return: false, ..Execute::default() };
+    let reply = machine.execute("echo now; false", no_status).unwrap();
+    assert_eq!((reply.status, reply.output.as_str()), (-1, "now\n"));
+    assert_eq!(machine.succeed(&["echo then"], None).unwrap(), "then\n");
+}
+
+#[test]
+fn the_end_of_a_machine_is_told_and_the_next_command_starts_it_again() {
+    let (_driver, machine) = one();
+    machine.succeed(&["true"], None).unwrap();
+    let error = machine.succeed(&["kill $PPID"], None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MachineError);
+    assert!(error.to_string().contains("the machine has ended (command `kill $PPID`)"), "{error}");
+    assert!(error.to_string().contains("machine: a powered off"), "{error}");
+    assert!(!machine.is_booted());
+    machine.succeed(&["true"], None).unwrap();
+    machine.shutdown().unwrap();
+    assert!(!machine.is_booted());
+    machine.shutdown().unwrap();
+    machine.succeed(&["true"], None).unwrap();
+    machine.crash().unwrap();
+    assert_eq!(machine.report().starts, 3);
+    assert_eq!(machine.report().outcome.as_deref(), Some("was stopped by the driver"));
+}
+
+#[test]
+fn waits_end_soon_after_the_fact() {
+    let (_driver, machine) = one();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x");
+    let name = file.to_str().unwrap();
+    machine.execute(&format!("(sleep 0.2; touch {name}) >&2 &"), Execute::default()).unwrap();
+    machine.wait_for_file(&format!("{}/?", folder.path().display()), LONG).unwrap();
+    machine.wait_until_fails(&format!("rm {name}; test -e {name}"), LONG).unwrap();
+    let error = machine.wait_for_file(name, Duration::from_millis(100)).unwrap_err().to_string();
+    assert!(error.contains("did not appear within 0.1 s (last exit code 1)"), "{error}");
+    let error = machine.wait_until_succeeds("echo no; false", Duration::from_millis(50)).unwrap_err();
+    assert!(error.to_string().contains("output:\n    no"), "{error}");
+    machine.sleep(Duration::from_millis(10)).unwrap();
+}
+
+#[test]
+fn console_waits_consume_what_they_saw() {
+    let (_driver, machine) = one();
+    machine.start().unwrap();
+    machine.send_console("one\ntwo\nthree\n").unwrap();
+    machine.wait_for_console_text("t[w]o", Some(LONG)).unwrap();
+    machine.wait_for_console_text("three", Some(LONG)).unwrap();
+    let error = machine.wait_for_console_text("one", Some(Duration::from_millis(50))).unwrap_err();
+    assert!(error.to_string().contains("`one` did not appear on the console within 0.05 s"), "{error}");
+    assert!(error.to_string().contains("    three"), "{error}");
+    assert!(
+        machine
+            .wait_for_console_text("(", None)
+            .unwrap_err()
+            .to_string()
+            .contains("not a regular expression")
+    );
+    machine.crash().unwrap();
+    machine.wait_for_console_text("one", None).unwrap_err();
+}
+
+#[test]
+fn links_are_those_of_the_node() {
+    let (_driver, machine) = one();
+    assert!(machine.block().unwrap_err().to_string().contains("it is not running"));
+    machine.start().unwrap();
+    machine.block().unwrap();
+    machine.unblock().unwrap();
+}
+
+#[test]
+fn all_machines_start_and_every_failure_is_named() {
+    let (good, _) = driver(&[("a", "chatty"), ("b", "")], 600);
+    good.start_all().unwrap();
+    assert!(good.machines().iter().all(MachineHandle::is_booted));
+    good.machine("a").unwrap().succeed(&["true"], None).unwrap();
+    let (bad, _) = driver(&[("a", "refuse"), ("b", ""), ("c", "refuse")], 600);
+    let error = bad.start_all().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::MachineError);
+    assert!(
+        error.to_string().contains("a: cannot be started") && error.to_string().contains("c: "),
+        "{error}"
+    );
+    assert!(bad.machine("b").unwrap().is_booted());
+}
+
+#[test]
+fn a_test_that_starts_nothing_finds_all_machines_at_its_first_command() {
+    let (together, _) = driver(&[("a", ""), ("b", "")], 600);
+    together.start_together();
+    together.machine("b").unwrap().succeed(&["true"], None).unwrap();
+    assert!(together.machine("a").unwrap().is_up());
+    together.machine("a").unwrap().crash().unwrap();
+    together.machine("b").unwrap().succeed(&["true"], None).unwrap();
+    assert!(!together.machine("a").unwrap().is_booted());
+
+    let (explicit, _) = driver(&[("a", ""), ("b", "")], 600);
+    explicit.start_together();
+    explicit.machine("a").unwrap().start().unwrap();
+    explicit.machine("a").unwrap().succeed(&["true"], None).unwrap();
+    assert!(!explicit.machine("b").unwrap().is_booted());
+}
+
+#[test]
+fn what_a_guest_says_before_its_greeting_is_logged() {
+    let (driver, events) = driver(&[("a", "chatty")], 600);
+    driver.machines()[0].connect().unwrap();
+    driver.log().flush();
+    let said =
+        |event: &Event| matches!(event, Event::Line { text, .. } if text == "guest shell says: hello there");
+    assert!(lock(&events).iter().any(said));
+}
+
+#[test]
+fn an_interrupt_ends_a_wait_and_the_shell_works_on() {
+    let (driver, machine) = one();
+    machine.connect().unwrap();
+    let stop = Arc::new(AtomicBool::new(true));
+    let asked = stop.clone();
+    driver.set_interrupt_hook(Some(Arc::new(move || asked.load(Ordering::Relaxed))));
+    let error = machine.execute("sleep 0.5; echo old", Execute::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    stop.store(false, Ordering::Relaxed);
+    assert_eq!(machine.succeed(&["echo new"], None).unwrap(), "new\n");
+}
+
+#[test]
+fn the_global_time_limit_ends_everything() {
+    let (driver, _) = driver(&[("a", ""), ("b", "mute")], 1);
+    let began = Instant::now();
+    let error = driver.machines()[0].succeed(&["sleep 30"], None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::GlobalTimeout);
+    assert!(matches!(driver.machines()[1].connect(), Err(Error::GlobalTimeout(_))));
+    assert!(began.elapsed() < LONG);
+}
+
+#[test]
+fn a_finished_run_does_nothing_more() {
+    let (driver, machine) = one();
+    machine.connect().unwrap();
+    driver.finish();
+    assert!(!machine.is_booted());
+    assert!(machine.start().unwrap_err().to_string().contains("finished"));
+}
+
+#[test]
+fn retry_asks_once_more_when_the_time_is_up() {
+    let (driver, _) = one();
+    let mut calls = Vec::new();
+    let result = driver.retry(Duration::from_millis(30), |last| {
+        calls.push(last);
+        Ok(false)
+    });
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::RequestedAssertionFailed);
+    assert!(calls.len() > 2 && calls.pop() == Some(true) && calls.iter().all(|last| !last), "{calls:?}");
+    driver.retry(LONG, |_| Ok(true)).unwrap();
+}

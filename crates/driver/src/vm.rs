@@ -1,0 +1,117 @@
+//! What the driver needs of a virtual machine: the seam between it and the VMM.
+//!
+//! The KVM launcher implements these traits over `snowboot-vmm`; the fake guest of [`crate::testing`] over a host bash.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use snowboot_config::NodeConfig;
+
+use crate::console::ConsoleWriter;
+
+/// An error of a launcher or VMM, kept whole so that its chain can be printed.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a machine no longer runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest powered itself off.
+    PowerOff,
+    /// The guest reset itself: a reboot, or a kernel panic under `panic=1`.
+    Reset,
+    /// The guest's CPU met a fault while delivering a double fault, which resets a real machine.
+    TripleFault,
+    /// KVM could not go on.
+    Fault(String),
+    /// The driver cut its power.
+    Stopped,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("powered off"),
+            Self::Reset => f.write_str("was reset by its guest (a reboot, or a kernel panic)"),
+            Self::TripleFault => f.write_str("met a triple fault"),
+            Self::Fault(what) => write!(f, "could not go on: {what}"),
+            Self::Stopped => f.write_str("was stopped by the driver"),
+        }
+    }
+}
+
+/// What is called at a machine's end.
+pub type EndCallback = Box<dyn FnOnce(&Outcome) + Send>;
+
+/// A machine under way. Dropping it stops it and joins its threads.
+pub trait Vm: Send + Sync {
+    /// Lets it run.
+    ///
+    /// # Errors
+    /// When the VMM cannot start it.
+    fn start(&self) -> Result<(), BoxError>;
+    /// Cuts its power and returns when it has ended.
+    fn stop(&self);
+    /// Types at its first serial port; returns how many bytes were taken.
+    fn serial_input(&self, bytes: &[u8]) -> usize;
+    /// Plugs or unplugs the cable of its n-th network card, from 0.
+    ///
+    /// # Errors
+    /// When there is no such card.
+    fn set_link(&self, nic: usize, up: bool) -> Result<(), BoxError>;
+    /// Waits for its end; `None` when the time is up first.
+    fn wait(&self, timeout: Option<Duration>) -> Option<Outcome>;
+    /// How it ended, when it has.
+    fn outcome(&self) -> Option<Outcome>;
+    /// Calls back once at its end, at once when it has ended already.
+    fn on_end(&self, callback: EndCallback);
+}
+
+/// The host's end of a machine's `/dev/hvc0`.
+pub trait Channel: Send + Sync {
+    /// Writes some bytes, waiting for room until the deadline.
+    ///
+    /// # Errors
+    /// `TimedOut` at the deadline, `BrokenPipe` when the device is gone.
+    fn write(&self, data: &[u8], deadline: Instant) -> io::Result<usize>;
+    /// Reads some bytes, waiting for data until the deadline. 0 means that the device is gone.
+    ///
+    /// # Errors
+    /// `TimedOut` at the deadline.
+    fn read(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize>;
+}
+
+/// A machine that has been built and not yet started.
+pub struct Launched {
+    /// The machine.
+    pub vm: Arc<dyn Vm>,
+    /// Its shell.
+    pub shell: Arc<dyn Channel>,
+}
+
+impl fmt::Debug for Launched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Launched")
+    }
+}
+
+/// Makes machines. Called again for every start of a machine, with the same description.
+pub trait Launcher: Send + Sync {
+    /// Builds a machine; `number` is its node number, `serial` takes what its guest writes to the serial port.
+    ///
+    /// # Errors
+    /// When the machine cannot be built: a missing kernel, an unreadable disk, no KVM.
+    fn launch(
+        &self,
+        name: &str,
+        number: u8,
+        node: &NodeConfig,
+        serial: ConsoleWriter,
+    ) -> Result<Launched, BoxError>;
+
+    /// Resident bytes of this process that are guest memory of its machines, when the launcher can tell.
+    fn guest_resident(&self) -> Option<u64> {
+        None
+    }
+}
