@@ -1,0 +1,18 @@
+"""Snowboot's test driver: virtual machines that a Python script starts, commands and waits for."""
+
+from ._native import __version__
+from .driver import Driver
+from .errors import MachineError, ManifestError, RequestedAssertionFailed, TestScriptError
+from .logger import Logger
+from .machine import Machine
+
+__all__ = [
+    "Driver",
+    "Logger",
+    "Machine",
+    "MachineError",
+    "ManifestError",
+    "RequestedAssertionFailed",
+    "TestScriptError",
+    "__version__",
+]
