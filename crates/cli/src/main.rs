@@ -1,0 +1,122 @@
+//! The `snowboot` program: parses, calls the libraries, prints.
+//!
+//! # Invariants
+//! * What a guest writes goes to the standard output and nowhere else; what Snowboot itself has to say goes to the
+//!   standard error.
+//! * A terminal that was put into raw mode is back in its own mode before the program says another word.
+//! * The exit statuses are those of `docs/exit-codes.md`.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::expect_used))]
+
+mod disk;
+mod doctor;
+mod exit;
+mod generate;
+mod kvm_device;
+mod python;
+mod report;
+mod run;
+mod say;
+mod test;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+const LOG_VARIABLE: &str = "SNOWBOOT_LOG";
+
+const AFTER_HELP: &str = "\
+Examples:
+  snowboot doctor                                   Can this host run guests?
+  snowboot run ./result                             Boot a NixOS toplevel on this terminal
+  snowboot run --kernel bzImage --initrd initrd     Boot a kernel
+  snowboot test test.toml -o artifacts              Run a test
+
+Environment:
+  SNOWBOOT_LOG          What to log on the standard error, such as info or snowboot_vmm=debug [default: warn]
+  SNOWBOOT_KVM_DEVICE   The KVM device, where --kvm-device does not name it [default: /dev/kvm]
+  SNOWBOOT_PYTHON       The Python interpreter for tests [default: python3]
+  SNOWBOOT_PYTHON_PATH  The folder that holds the Python package `snowboot`
+
+`snowboot COMMAND --help` tells more, with the exit statuses of the command.";
+
+/// Run virtual machines and NixOS-style tests on KVM
+#[derive(Parser)]
+#[command(name = "snowboot", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one machine, with its serial console on this terminal
+    Run(run::Args),
+    /// Run a test: its machines, networks and Python script
+    Test(test::Args),
+    /// Say what this host can do and what is missing
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions(generate::CompletionsArgs),
+    /// Print the manual page, or write all of them to a folder
+    Man(generate::ManArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log().and_then(|()| dispatch(cli.command)).unwrap_or_else(|error| {
+        say::line(&format!("snowboot: error: {}", say::one_line(&error)));
+        exit::HOST_ERROR.into()
+    })
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
+    }
+}
+
+fn start_log() -> Result<()> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::WARN.into())
+        .with_env_var(LOG_VARIABLE)
+        .from_env()
+        .with_context(|| {
+            format!("{LOG_VARIABLE} is not a log filter; write a level such as info, or snowboot_vmm=debug")
+        })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .compact()
+        .init();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_one_line_that_says_what_it_does() {
+        for command in Cli::command().get_subcommands() {
+            let about = command.get_about().unwrap().to_string();
+            assert!(!about.contains('\n') && !about.ends_with('.'), "{about}");
+        }
+    }
+}

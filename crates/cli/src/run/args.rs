@@ -1,0 +1,192 @@
+//! The command line of `snowboot run`, and the machine that it describes.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::ArgGroup;
+use snowboot_config::{
+    BootConfig, DiskConfig, MacAddress, MachineConfig, MemorySize, NicConfig, ValueError, VcpuCount,
+};
+use snowboot_vmm::toplevel;
+
+use crate::kvm_device::KvmDevice;
+use crate::{disk, exit};
+
+/// A bare kernel's command line: its messages on this terminal, and a panic ends the run.
+const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=1";
+/// Added to a toplevel that names no console: without it nothing would be seen.
+const CONSOLE: &str = "console=ttyS0";
+/// The machine's name, as in logs.
+const NAME: &str = "guest";
+/// The machine's number on its VLANs.
+const NODE: u8 = 1;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = after_help(), group = ArgGroup::new("boot").args(["toplevel", "kernel"]).required(true))]
+pub(crate) struct Args {
+    /// A NixOS toplevel: the folder that `nixos-rebuild build` links to as ./result
+    #[arg(value_name = "TOPLEVEL", conflicts_with = "initrd")]
+    toplevel: Option<PathBuf>,
+    /// A kernel, where there is no toplevel: a bzImage or an ELF vmlinux
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// The initial RAM disk of --kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    initrd: Option<PathBuf>,
+    // Help with brackets is no documentation comment, where they would be links.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help = "The kernel's command line [default: console=ttyS0 panic=1]; it goes after a toplevel's own"
+    )]
+    cmdline: Option<String>,
+    /// Guest memory, such as 512, 512M or 2G
+    #[arg(short, long, value_name = "SIZE", default_value = "1024")]
+    memory: MemorySize,
+    /// Number of vCPUs, 1 to 32
+    #[arg(short, long, value_name = "N", default_value = "1", value_parser = cpus)]
+    cpus: VcpuCount,
+    #[arg(
+        short,
+        long,
+        value_name = "DISK",
+        value_parser = disk::parse,
+        help = "A raw disk image: FILE[,read-only][,serial=TEXT][,create=MIB]; repeat it for /dev/vdb on"
+    )]
+    disk: Vec<DiskConfig>,
+    /// A network card on VLAN N (0 to 255) with nobody else there; repeat it for more
+    #[arg(long, value_name = "N")]
+    pub(super) vlan: Vec<u8>,
+    #[command(flatten)]
+    pub(super) kvm_device: KvmDevice,
+    /// Write how the run went to FILE, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+}
+
+fn after_help() -> String {
+    format!(
+        "\
+The guest's first serial port, ttyS0, is on the standard input and output. On a terminal, Ctrl-a begins a command:
+  Ctrl-a x       stop the machine
+  Ctrl-a p       press its power button
+  Ctrl-a h       list these commands
+  Ctrl-a Ctrl-a  send Ctrl-a to the guest
+The input of a pipe or file is passed on as it is, and its end does not end the machine.
+
+{}
+
+Examples:
+  snowboot run ./result
+  snowboot run ./result --memory 2G --cpus 2 --disk root.img,serial=root --cmdline systemd.log_level=debug
+  snowboot run --kernel bzImage --initrd initrd --cmdline 'console=ttyS0 panic=1 init=/bin/sh'
+  snowboot run ./result --disk data.img,create=512 --report report.json < /dev/null > console.log",
+        exit::RUN_HELP
+    )
+}
+
+fn cpus(text: &str) -> Result<VcpuCount, ValueError> {
+    let count: u8 = text.parse().map_err(|_| {
+        ValueError(format!("`{text}` is not a number of vCPUs: choose 1 to {}", VcpuCount::MAX))
+    })?;
+    VcpuCount::try_from(count)
+}
+
+impl Args {
+    /// The machine.
+    pub(super) fn machine(&self) -> Result<MachineConfig> {
+        let mut nics: Vec<NicConfig> = Vec::new();
+        for vlan in &self.vlan {
+            if nics.iter().any(|nic| nic.vlan == *vlan) {
+                bail!("VLAN {vlan} is named twice; a machine has one network card on each VLAN");
+            }
+            nics.push(NicConfig { mac: MacAddress::of_node(*vlan, NODE), vlan: *vlan });
+        }
+        Ok(MachineConfig {
+            name: NAME.to_owned(),
+            boot: self.boot()?,
+            memory: self.memory,
+            vcpus: self.cpus,
+            disks: self.disk.clone(),
+            nics,
+        })
+    }
+
+    fn boot(&self) -> Result<BootConfig> {
+        match (&self.toplevel, &self.kernel) {
+            (Some(folder), _) => {
+                let mut boot = toplevel::read(folder, self.cmdline.as_deref())?;
+                if !boot.cmdline.split_ascii_whitespace().any(|word| word.starts_with("console=")) {
+                    boot.cmdline = format!("{} {CONSOLE}", boot.cmdline);
+                }
+                Ok(boot)
+            }
+            (None, Some(kernel)) => Ok(BootConfig {
+                kernel: kernel.clone(),
+                initrd: self.initrd.clone(),
+                cmdline: self.cmdline.clone().unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+            }),
+            (None, None) => bail!("There is nothing to boot; name a toplevel or a --kernel"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from([&["run"], words].concat()).map(|line| line.args)
+    }
+
+    #[test]
+    fn a_bare_kernel_gets_a_console_and_ends_on_panic_unless_told_otherwise() {
+        let args = parse(&["--kernel", "k", "--initrd", "i", "--vlan", "3"]).unwrap();
+        let machine = args.machine().unwrap();
+        assert_eq!(machine.boot.cmdline, "console=ttyS0 panic=1");
+        assert_eq!(machine.boot.initrd, Some(PathBuf::from("i")));
+        assert_eq!(machine.nics[0].mac.to_string(), "52:54:00:12:03:01");
+        assert_eq!(machine.memory, MemorySize::DEFAULT);
+        let args = parse(&["--kernel", "k", "--cmdline", "-x"]).unwrap();
+        assert_eq!(args.machine().unwrap().boot.cmdline, "-x");
+    }
+
+    #[test]
+    fn a_toplevel_keeps_its_command_line_and_gets_a_console_where_it_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("kernel"), "").unwrap();
+        let cmdline = |params: &str, extra: &[&str]| {
+            std::fs::write(folder.path().join("kernel-params"), params).unwrap();
+            let words = [&[folder.path().to_str().unwrap()], extra].concat();
+            parse(&words).unwrap().machine().unwrap().boot.cmdline
+        };
+        assert!(cmdline("quiet", &["--cmdline", "debug"]).ends_with("/init debug console=ttyS0"));
+        assert!(cmdline("console=hvc0", &[]).ends_with("/init"));
+    }
+
+    #[test]
+    fn what_excludes_each_other_is_refused() {
+        for words in [
+            &["t", "--kernel", "k"][..],
+            &["t", "--initrd", "i"],
+            &["--initrd", "i"],
+            &[],
+            &["t", "--cpus", "0"],
+            &["t", "--cpus", "33"],
+            &["t", "--memory", "1M"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+        let twice = parse(&["--kernel", "k", "--vlan", "1", "--vlan", "1"]).unwrap();
+        assert!(twice.machine().unwrap_err().to_string().contains("VLAN 1 is named twice"));
+    }
+}
