@@ -1,0 +1,62 @@
+#!/bin/busybox sh
+# The guests' first program: loads modules, mounts the root, lays the node's own files into it, and hands over to the
+# init that the kernel's command line names.
+/bin/busybox --install -s /bin
+export PATH=/bin
+
+fail() {
+    echo "initrd: $*" >/dev/console
+    # The end of process 1 is a panic, and panic=1 makes that a reset.
+    exit 1
+}
+
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+while read -r module; do
+    insmod "/modules/$module" || echo "initrd: cannot load $module" >/dev/console
+done </modules/order
+
+root='' init=/sbin/init
+for word in $(cat /proc/cmdline); do
+    case $word in
+    root=*) root=${word#root=} ;;
+    init=*) init=${word#init=} ;;
+    esac
+done
+
+# /dev/disk/by-id/virtio-SERIAL, without udev.
+find_root() {
+    case $root in
+    /dev/disk/by-id/virtio-*)
+        for disk in /sys/block/vd*; do
+            if [ "$(cat "$disk/serial" 2>/dev/null)" = "${root#/dev/disk/by-id/virtio-}" ]; then
+                echo "/dev/${disk##*/}"
+                return
+            fi
+        done
+        ;;
+    *) [ -b "$root" ] && echo "$root" ;;
+    esac
+}
+
+tries=0
+until device=$(find_root) && [ -n "$device" ]; do
+    tries=$((tries + 1))
+    [ $tries -lt 3000 ] || fail "there is no disk $root"
+    usleep 10000
+done
+
+mkdir -p /lower /rw /root
+if mount -t erofs -o ro "$device" /lower 2>/dev/null; then
+    mount -t tmpfs -o mode=0755 tmpfs /rw
+    mkdir /rw/upper /rw/work
+    mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work overlay /root || fail "cannot overlay $device"
+else
+    mount -t ext4 "$device" /root || fail "$device holds neither an erofs nor an ext4 root"
+fi
+cp -a /node/. /root/ || fail "cannot write this node's files"
+for folder in proc sys dev; do
+    mount --move /$folder /root/$folder
+done
+exec switch_root /root "$init"

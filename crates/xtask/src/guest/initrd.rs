@@ -1,0 +1,209 @@
+//! The guests' initrd: busybox, the modules that reach the root and the driver's devices, and a shell script.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use cpio::newc::Builder;
+
+/// Process 1 of the initrd.
+const INIT: &str = include_str!("files/init.sh");
+/// What the root, the driver's shell and the network need, before udev runs; `crc32c_generic` first, which others ask for
+/// by the name of its algorithm, not as a dependency. A kernel that has one built in has no file
+/// of it.
+const MODULES: &[&str] = &[
+    "crc32c_generic",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "virtio-rng",
+    "erofs",
+    "overlay",
+    "ext4",
+    "af_packet",
+];
+/// An archive member's mode: kind and permissions.
+const DIRECTORY: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+const LINK: u32 = 0o120_777;
+
+/// What the initrd is made of, for the cache's key.
+pub(crate) fn source() -> String {
+    format!("{}\n{INIT}", MODULES.join(" "))
+}
+
+/// An initrd archive under construction.
+#[derive(Default)]
+pub(crate) struct Archive {
+    bytes: Vec<u8>,
+    inodes: u32,
+    folders: Vec<String>,
+}
+
+impl Archive {
+    /// Adds a file and the folders that lead to it.
+    pub(crate) fn file(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        self.parents(path)?;
+        self.member(path, FILE, content)
+    }
+
+    /// Adds a symbolic link.
+    pub(crate) fn link(&mut self, path: &str, target: &str) -> Result<()> {
+        self.parents(path)?;
+        self.member(path, LINK, target.as_bytes())
+    }
+
+    fn program(&mut self, path: &str, content: &[u8]) -> Result<()> {
+        self.parents(path)?;
+        self.member(path, PROGRAM, content)
+    }
+
+    fn folder(&mut self, path: &str) -> Result<()> {
+        self.parents(path)?;
+        if self.folders.iter().any(|it| it == path) {
+            return Ok(());
+        }
+        self.folders.push(path.to_owned());
+        self.member(path, DIRECTORY, &[])
+    }
+
+    fn parents(&mut self, path: &str) -> Result<()> {
+        match path.rsplit_once('/') {
+            Some((parent, _)) => self.folder(parent),
+            None => Ok(()),
+        }
+    }
+
+    fn member(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.inodes += 1;
+        let length = u32::try_from(content.len()).context("An initrd's file is too large")?;
+        let header = Builder::new(path).ino(self.inodes).mode(mode).nlink(1);
+        let mut writer = header.write(&mut self.bytes, length);
+        std::io::Write::write_all(&mut writer, content)?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    /// The finished archive. Its length is a multiple of four, so that another may follow.
+    pub(crate) fn finish(mut self) -> Result<Vec<u8>> {
+        cpio::newc::trailer(&mut self.bytes)?;
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        Ok(self.bytes)
+    }
+}
+
+/// The part of the initrd that all nodes share.
+pub(crate) fn common(kernel_tree: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in ["proc", "sys", "dev", "bin", "node"] {
+        archive.folder(folder)?;
+    }
+    archive.program("init", INIT.as_bytes())?;
+    let busybox = "/bin/busybox";
+    archive.program("bin/busybox", &fs::read(busybox).with_context(|| format!("Cannot read {busybox}"))?)?;
+    let modules = modules_folder(kernel_tree)?;
+    let dependencies = fs::read_to_string(modules.join("modules.dep"))
+        .map_or_else(|_| made_dependencies(kernel_tree, &modules), Ok)?;
+    let mut order = String::new();
+    for path in load_order(&dependencies, MODULES) {
+        let name = path.rsplit('/').next().unwrap_or(&path);
+        let content =
+            fs::read(modules.join(&path)).with_context(|| format!("Cannot read the module {path}"))?;
+        archive.file(&format!("modules/{name}"), &content)?;
+        order.push_str(name);
+        order.push('\n');
+    }
+    archive.file("modules/order", order.as_bytes())?;
+    archive.finish()
+}
+
+fn modules_folder(kernel_tree: &Path) -> Result<PathBuf> {
+    let folder = kernel_tree.join("lib/modules");
+    let mut releases = fs::read_dir(&folder).with_context(|| format!("Cannot list {}", folder.display()))?;
+    let release = releases.next().with_context(|| format!("{} is empty", folder.display()))??;
+    Ok(release.path())
+}
+
+/// Debian's kernel packages come without `modules.dep`; depmod writes it, here to its standard output.
+fn made_dependencies(kernel_tree: &Path, modules: &Path) -> Result<String> {
+    let release = modules.file_name().context("A kernel's module folder has no name")?;
+    let output = std::process::Command::new("depmod")
+        .args(["--dry-run", "--basedir"])
+        .arg(kernel_tree)
+        .arg(release)
+        .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+        .output()
+        .context("Cannot run depmod (package kmod)")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter(|line| line.contains(".ko:")).map(|line| format!("{line}\n")).collect())
+}
+
+/// The files of `wanted` and all that they need, each after what it needs. `dependencies` is a `modules.dep`.
+fn load_order(dependencies: &str, wanted: &[&str]) -> Vec<String> {
+    let mut table: BTreeMap<String, (&str, Vec<&str>)> = BTreeMap::new();
+    for line in dependencies.lines() {
+        if let Some((path, needs)) = line.split_once(':') {
+            table.insert(module_name(path), (path, needs.split_whitespace().collect()));
+        }
+    }
+    let mut order = Vec::new();
+    for name in wanted {
+        visit(&table, &name.replace('-', "_"), &mut order);
+    }
+    order
+}
+
+fn visit(table: &BTreeMap<String, (&str, Vec<&str>)>, name: &str, order: &mut Vec<String>) {
+    let Some((path, needs)) = table.get(name) else { return };
+    if order.iter().any(|it| it == path) {
+        return;
+    }
+    for need in needs {
+        visit(table, &module_name(need), order);
+    }
+    order.push((*path).to_owned());
+}
+
+fn module_name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split('.').next().unwrap_or(file).replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_come_after_what_they_need() {
+        let table = "kernel/a/virtio_net.ko: kernel/b/net_failover.ko kernel/b/failover.ko\n\
+            kernel/b/net_failover.ko: kernel/b/failover.ko\nkernel/b/failover.ko:\nkernel/c/virtio-rng.ko:\n";
+        let order = load_order(table, &["virtio_net", "virtio-rng", "built_in"]);
+        assert_eq!(
+            order,
+            [
+                "kernel/b/failover.ko",
+                "kernel/b/net_failover.ko",
+                "kernel/a/virtio_net.ko",
+                "kernel/c/virtio-rng.ko"
+            ]
+        );
+    }
+
+    #[test]
+    fn archives_can_follow_one_another() {
+        let mut archive = Archive::default();
+        archive.file("a/b/c", b"xyz").unwrap();
+        let bytes = archive.finish().unwrap();
+        assert_eq!(bytes.len() % 4, 0);
+        let mut reader = cpio::NewcReader::new(bytes.as_slice()).unwrap();
+        let mut names = Vec::new();
+        while !reader.entry().is_trailer() {
+            names.push(reader.entry().name().to_owned());
+            reader = cpio::NewcReader::new(reader.finish().unwrap()).unwrap();
+        }
+        assert_eq!(names, ["a", "a/b", "a/b/c"]);
+    }
+}

@@ -1,0 +1,212 @@
+//! `cargo xtask guest`: NixOS-shaped guests from Debian packages.
+//!
+//! Each node gets a toplevel folder as NixOS makes one (kernel, initrd, init, kernel-params, boot.json ...). All nodes
+//! of the same packages share one root image; what is a node's own rides in a second archive behind its initrd.
+//! Everything is kept in the chores' cache, keyed by what it is made of, and put there by a rename.
+
+mod initrd;
+mod node;
+mod root;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use sha2::{Digest, Sha256};
+
+use crate::debs;
+use crate::host::{cache_dir, ensure_packages, is_root};
+
+/// What the image is made with.
+const TOOLS: &[&str] = &["busybox-static", "erofs-utils", "kmod", "mmdebstrap"];
+/// What an ordinary user needs besides: name spaces with several users, and their ownership of files.
+const TOOLS_WITHOUT_ROOT: &[&str] = &["fakeroot", "uidmap"];
+/// Where apt keeps what the archive's packages are today.
+const APT_LISTS: &str = "/var/lib/apt/lists";
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask guest                                   machine1 and machine2, Debian's stock kernel
+  cargo xtask guest --kernel cloud --nodes web,db     other names, Debian's cloud kernel
+  cargo xtask guest --with mariadb-server,nginx       with more Debian packages";
+
+/// Arguments of `cargo xtask guest`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Debian's kernel: the stock one (xz) or the one for clouds (lz4)
+    #[arg(long, value_enum, default_value = "generic")]
+    kernel: Kernel,
+    /// More Debian packages for the guests
+    #[arg(long, value_delimiter = ',', value_name = "PACKAGES")]
+    with: Vec<String>,
+    /// The nodes' names; their numbers are their places in the sorted list
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", default_value = "machine1,machine2")]
+    nodes: Vec<String>,
+    /// Print what was made as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A kernel that Debian ships.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kernel {
+    /// `linux-image-amd64`
+    Generic,
+    /// `linux-image-cloud-amd64`
+    Cloud,
+}
+
+impl Kernel {
+    fn flavour(self) -> &'static str {
+        match self {
+            Self::Generic => "amd64",
+            Self::Cloud => "cloud-amd64",
+        }
+    }
+}
+
+/// Guests that are ready to boot.
+pub(crate) struct Guests {
+    /// The folder that holds a toplevel folder per node.
+    pub(crate) folder: PathBuf,
+    nodes: Vec<String>,
+}
+
+/// Makes the guests and prints where they are.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let guests = make(args.kernel, &args.nodes, &args.with)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&guests.describe())?);
+    } else {
+        println!("{}", guests.folder.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the guests `names`, or finds them in the cache.
+pub(crate) fn make(kernel: Kernel, names: &[String], with: &[String]) -> Result<Guests> {
+    let mut nodes = names.to_vec();
+    nodes.sort();
+    nodes.dedup();
+    node::check_names(&nodes)?;
+    let mut packages = with.to_vec();
+    packages.sort();
+    packages.dedup();
+    let package = debs::kernel_package(kernel.flavour())?;
+    let kernel_tree = debs::fetch_unpacked(&package)?;
+    let image = root_image(&kernel_tree, &packages)?;
+    let folder = cache_dir().join("guests").join(key(&[
+        image.to_string_lossy().as_bytes(),
+        kernel_tree.to_string_lossy().as_bytes(),
+        nodes.join(",").as_bytes(),
+        initrd::source().as_bytes(),
+        node::source().as_bytes(),
+    ]));
+    if !folder.is_dir() {
+        ensure_packages(TOOLS)?;
+        fill(&folder, |work| node::write_all(work, &nodes, &kernel_tree, &image))?;
+    }
+    Ok(Guests { folder, nodes })
+}
+
+/// The root image that goes with a kernel and packages.
+fn root_image(kernel_tree: &Path, packages: &[String]) -> Result<PathBuf> {
+    let key = key(&[
+        &archive_state()?,
+        kernel_tree.to_string_lossy().as_bytes(),
+        packages.join(",").as_bytes(),
+        root::source().as_bytes(),
+    ]);
+    let folder = cache_dir().join("roots").join(key);
+    if !folder.is_dir() {
+        ensure_packages(TOOLS)?;
+        if !is_root() {
+            ensure_packages(TOOLS_WITHOUT_ROOT)?;
+        }
+        fill(&folder, |work| root::write(work, kernel_tree, packages))?;
+    }
+    Ok(folder.join(root::IMAGE))
+}
+
+/// Fills `folder` in one step: it is there whole or not at all, also when another chore makes it at the same time.
+fn fill(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let parent = folder.parent().context("The cache has no folder")?;
+    fs::create_dir_all(parent).with_context(|| format!("Cannot make the folder {}", parent.display()))?;
+    let work = tempfile::Builder::new()
+        .prefix(".making-")
+        .tempdir_in(parent)
+        .with_context(|| format!("Cannot write into {}", parent.display()))?;
+    let content = work.path().join("content");
+    fs::create_dir(&content).with_context(|| format!("Cannot make the folder {}", content.display()))?;
+    make(&content)?;
+    match fs::rename(&content, folder) {
+        Ok(()) => Ok(()),
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("Cannot move the result to {}", folder.display())),
+    }
+}
+
+/// What the archive's packages are today: the signed release files, which name all others by their hash.
+fn archive_state() -> Result<Vec<u8>> {
+    let mut files: Vec<_> = fs::read_dir(APT_LISTS)
+        .with_context(|| format!("Cannot list {APT_LISTS}"))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.to_string_lossy().ends_with("Release"))
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        bail!("apt knows no packages; run `apt-get update` first");
+    }
+    let mut state = Vec::new();
+    for file in files {
+        state.extend(fs::read(&file).with_context(|| format!("Cannot read {}", file.display()))?);
+    }
+    Ok(state)
+}
+
+/// A short name for `parts`.
+fn key(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Guests {
+    fn describe(&self) -> serde_json::Value {
+        let nodes = (1..).zip(&self.nodes).map(|(number, name): (u32, _)| {
+            let toplevel = self.folder.join(name);
+            let entry = serde_json::json!({
+                "toplevel": toplevel, "root": toplevel.join(root::IMAGE), "node": number,
+            });
+            (name.clone(), entry)
+        });
+        serde_json::json!({ "folder": self.folder, "nodes": nodes.collect::<serde_json::Map<_, _>>() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_tell_where_one_part_ends() {
+        assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
+        assert_eq!(key(&[b"ab"]).len(), 32);
+    }
+
+    #[test]
+    fn a_failed_fill_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("it");
+        assert!(fill(&folder, |_| bail!("no")).is_err());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        fill(&folder, |work| Ok(fs::write(work.join("x"), "y")?)).unwrap();
+        assert_eq!(fs::read_to_string(folder.join("x")).unwrap(), "y");
+    }
+}

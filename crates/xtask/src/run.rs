@@ -1,0 +1,47 @@
+//! Running a program as one step of a chore: its name, its time, and its output where it fails.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+
+/// Runs `command` with its output passed through, and fails when it fails.
+pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
+    eprintln!("==> {title}");
+    let start = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("Cannot run {}", command.get_program().to_string_lossy()))?;
+    if !status.success() {
+        bail!("{title} failed: {} ended with {status}", command.get_program().to_string_lossy());
+    }
+    eprintln!("    {title}: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// `cargo ARGUMENTS` at the project's root, with the two jobs that fit the machines this is built on.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(crate::host::project_root());
+    command
+}
+
+/// Runs `command` silently under a spinner, or a plain line where there is no terminal; shows its output when it fails.
+pub(crate) fn quiet(title: &str, command: &mut Command) -> Result<()> {
+    let progress = ProgressBar::new_spinner().with_message(title.to_owned());
+    if progress.is_hidden() {
+        eprintln!("xtask: {title}");
+    }
+    progress.enable_steady_tick(Duration::from_millis(100));
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("Cannot run {}", command.get_program().to_string_lossy()))?;
+    progress.finish_and_clear();
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!("{title} failed ({}):\n{}", output.status, text.trim_end());
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! `cargo xtask test`: everything that has to hold.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::host::{ensure_packages, project_root};
+use crate::run::{cargo, step};
+use crate::{build, demo, firmware, guest_tests, tidy};
+
+/// What this machine must have besides Rust.
+const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3"];
+
+/// Arguments of `cargo xtask test`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only these groups of checks; all of them when none is named
+    #[arg(value_enum)]
+    only: Vec<Group>,
+}
+
+/// Groups of checks, from the quickest to the dearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Format, house rules, clippy
+    Lint,
+    /// Rust tests that need no KVM
+    Unit,
+    /// Documentation without warnings
+    Doc,
+    /// The Python package over shells of this host
+    Python,
+    /// Whole machines that run the project's own payload, on KVM
+    Platform,
+    /// Whole guests under test scripts, in the lab
+    Guests,
+}
+
+impl Group {
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Lint => lint(),
+            Self::Unit => step("unit tests", &mut cargo(&["test", "--quiet", "--workspace"])),
+            Self::Doc => {
+                let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
+                step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))
+            }
+            Self::Python => python(),
+            Self::Platform => platform(),
+            Self::Guests => guest_tests::run(),
+        }
+    }
+}
+
+/// Runs the groups in their order and stops at the first check that fails.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let start = Instant::now();
+    ensure_packages(PACKAGES)?;
+    for group in Group::value_variants() {
+        if args.only.is_empty() || args.only.contains(group) {
+            group.run()?;
+        }
+    }
+    eprintln!("==> green, after {:.0} s", start.elapsed().as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lint() -> Result<()> {
+    step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    tidy::run()?;
+    let clippy =
+        ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    step("clippy", &mut cargo(&clippy))?;
+    firmware::check()
+}
+
+fn python() -> Result<()> {
+    let package = build::python_for_tests()?;
+    let mut tests = Command::new("python3");
+    tests.args(["-m", "unittest", "discover", "--start-directory"]);
+    tests.arg(project_root().join("crates/python/tests")).env("PYTHONPATH", package);
+    step("Python tests", &mut tests)
+}
+
+/// Any `/dev/kvm` will do for these, so they run here; where there is none, in the lab.
+fn platform() -> Result<()> {
+    let payload = firmware::build()?;
+    let tests = ["test", "--quiet", "-p", "snowboot-tests", "-p", "snowboot-cli", "--", "--ignored"];
+    let mut command = match has_kvm() {
+        true => cargo(&tests),
+        false => {
+            step(
+                "build the platform tests",
+                &mut cargo(&["test", "--no-run", "-p", "snowboot-tests", "-p", "snowboot-cli"]),
+            )?;
+            let mut lab = demo::lab(1200)?;
+            lab.arg(cargo(&[]).get_program()).args(tests);
+            lab
+        }
+    };
+    step("platform tests", command.env("SNOWBOOT_FIRMWARE", payload))
+}
+
+fn has_kvm() -> bool {
+    std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
+}
