@@ -9,8 +9,8 @@ use crate::boot::Range;
 use crate::report::{Result, ensure, note};
 use crate::window::Window;
 
-/// What `start.s` maps.
-const MAPPED: usize = 8 << 30;
+/// What `start.s` maps: the 64 GiB of the largest machine, moved on by the PCI hole.
+const MAPPED: usize = 68 << 30;
 const HIGH_RAM: usize = 1 << 20;
 const MIB: usize = 1 << 20;
 const ARENA: usize = 2 << 20;

@@ -186,7 +186,7 @@ task_state:
 # Present, writable, user; the last level maps 2 MiB a time. Caching is left to the MTRRs.
 .set PRESENT, 7
 .set LARGE, 0x87
-.set MAPPED_GIB, 8
+.set MAPPED_GIB, 68
 .balign 4096
 page_map:
     .quad page_pointers + PRESENT

@@ -64,7 +64,7 @@ fn every_check_is_made_and_disks_hold_what_was_written() -> Result<()> {
 #[test]
 #[ignore = "needs KVM: run by cargo xtask test"]
 fn all_processors_start() -> Result<()> {
-    for count in [1, 2, 5] {
+    for count in [1, 2, 5, 32] {
         let mut config = config("smp", "")?;
         config.vcpus = VcpuCount::try_from(count)?;
         let guest = Guest::start(config)?;
@@ -78,7 +78,13 @@ fn all_processors_start() -> Result<()> {
 #[ignore = "needs KVM: run by cargo xtask test"]
 fn memory_of_any_size_is_all_there_for_guest_and_devices() -> Result<()> {
     // Beyond 3 GiB it goes on above 4 GiB; guest memory is sparse, so the host need not have as much.
-    for (mib, top) in [(64, 0x3ff_f000u64), (512, 0x1fff_f000), (3072, 0xbfff_f000), (5120, 0x1_7fff_f000)] {
+    for (mib, top) in [
+        (64, 0x3ff_f000u64),
+        (512, 0x1fff_f000),
+        (3072, 0xbfff_f000),
+        (5120, 0x1_7fff_f000),
+        (65536, 0x10_3fff_f000),
+    ] {
         let mut config = config("memory", "")?;
         config.memory = MemorySize::from_mib(mib)?;
         let guest = Guest::start(config)?;

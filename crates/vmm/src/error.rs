@@ -20,7 +20,7 @@ pub enum Error {
         source: io::Error,
     },
     /// KVM refused an operation.
-    #[error("KVM refused to {what}")]
+    #[error("KVM refused to {what}{advice}", advice = advice(source))]
     Kvm {
         /// The operation, as a verb phrase.
         what: &'static str,
@@ -29,7 +29,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The host refused an operation.
-    #[error("Cannot {what}")]
+    #[error("Cannot {what}{advice}", advice = advice(source))]
     Host {
         /// The operation, as a verb phrase.
         what: String,
@@ -63,6 +63,17 @@ pub enum Error {
     },
 }
 
+/// What helps against an error, as far as its number tells.
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; this process has too many open files: raise its limit (`ulimit -n`)",
+        Some(libc::ENFILE) => "; the host has too many open files: end some, or raise fs.file-max",
+        Some(libc::ENOMEM) => "; the host has too little memory: end something, or make machines smaller",
+        Some(libc::EBUSY) => "; another hypervisor may hold the CPU's virtualization: end it",
+        _ => "",
+    }
+}
+
 impl Error {
     pub(crate) fn kvm(what: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |error| Self::Kvm { what, source: io::Error::from_raw_os_error(error.errno()) }
@@ -70,5 +81,18 @@ impl Error {
 
     pub(crate) fn host<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |error| Self::Host { what: what.into(), source: error.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_to_help_is_said() {
+        let refused = |errno| Error::Kvm { what: "create a VM", source: io::Error::from_raw_os_error(errno) };
+        assert_eq!(refused(libc::EINVAL).to_string(), "KVM refused to create a VM");
+        assert!(refused(libc::EMFILE).to_string().contains("ulimit -n"));
+        assert!(refused(libc::EBUSY).to_string().contains("another hypervisor"));
     }
 }

@@ -1,4 +1,4 @@
-//! The event loop of one machine: doorbells and device descriptors on one thread.
+//! An event loop of a machine: doorbells and descriptors of some of its devices, on one thread.
 
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,13 +30,18 @@ impl EventLoop {
         };
         let mut manager: EventManager<Subscriber> = EventManager::new().map_err(failed)?;
         let over = Arc::new(Mutex::new(false));
+        let refusal = Refusal::default();
         let end = end.try_clone().map_err(Error::host("watch for the machine's end"))?;
-        manager.add_subscriber(Box::new(End { event: end, over: Arc::clone(&over) }));
+        let end = End { event: end, over: Arc::clone(&over), refusal: refusal.clone() };
+        manager.add_subscriber(Box::new(end));
         for transport in devices {
             let doorbells = transport.lock().unwrap_or_else(PoisonError::into_inner).doorbells();
-            manager.add_subscriber(Box::new(DeviceEvents { transport, doorbells }));
+            manager.add_subscriber(Box::new(DeviceEvents { transport, doorbells, refusal: refusal.clone() }));
         }
-        Ok(Self { manager, over })
+        match refusal.take() {
+            None => Ok(Self { manager, over }),
+            Some(error) => Err(failed(error)),
+        }
     }
 
     /// Serves events until the machine ends.
@@ -50,9 +55,26 @@ impl EventLoop {
     }
 }
 
+/// The first descriptor that could not be watched, and why: subscribers cannot return it.
+#[derive(Clone, Default)]
+struct Refusal(Arc<Mutex<Option<event_manager::Error>>>);
+
+impl Refusal {
+    fn note(&self, outcome: Result<(), event_manager::Error>) {
+        if let Err(error) = outcome {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    fn take(&self) -> Option<event_manager::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 struct End {
     event: EventFd,
     over: Arc<Mutex<bool>>,
+    refusal: Refusal,
 }
 
 impl MutEventSubscriber for End {
@@ -61,9 +83,7 @@ impl MutEventSubscriber for End {
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(&self.event, EventSet::IN)) {
-            tracing::error!(?error, "cannot watch for the machine's end");
-        }
+        self.refusal.note(ops.add(Events::new(&self.event, EventSet::IN)));
     }
 }
 
@@ -71,6 +91,7 @@ struct DeviceEvents {
     transport: Arc<Mutex<PciTransport>>,
     /// In the order of the queues.
     doorbells: Vec<Doorbell>,
+    refusal: Refusal,
 }
 
 impl MutEventSubscriber for DeviceEvents {
@@ -94,9 +115,7 @@ impl MutEventSubscriber for DeviceEvents {
         let sources =
             sources.iter().map(|(token, fd)| (fd.as_raw_fd(), FIRST_SOURCE.saturating_add(token.0)));
         for (fd, data) in doorbells.chain(sources) {
-            if let Err(error) = ops.add(Events::with_data_raw(fd, data, EventSet::IN)) {
-                tracing::error!(?error, "cannot watch a device's event");
-            }
+            self.refusal.note(ops.add(Events::with_data_raw(fd, data, EventSet::IN)));
         }
     }
 }

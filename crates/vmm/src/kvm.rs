@@ -16,20 +16,31 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VcpuExit, VcpuFd, VmFd};
 use snowboot_bus::{Access, GuestMemory, IrqLine, Msi, MsiAllocator, MsiError, MsiSource, Op, Space};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 use crate::Error;
 use crate::arch::layout;
 
 /// The only version of the KVM API there is.
 const API_VERSION: i32 = 12;
+/// What no machine can do without; all of it is older than Linux 5.10.
+const NEEDED: [(Cap, &str); 5] = [
+    (Cap::Irqfd, "IRQFD"),
+    (Cap::Ioeventfd, "IOEVENTFD"),
+    (Cap::ImmediateExit, "IMMEDIATE_EXIT"),
+    (Cap::SignalMsi, "SIGNAL_MSI"),
+    (Cap::UserMemory, "USER_MEMORY"),
+];
 /// Size of `struct kvm_lapic_state` registers' window is fixed; the local vector table entries used at boot.
 const LVT_LINT0: usize = 0x350;
 const LVT_LINT1: usize = 0x360;
 /// Delivery modes of a local vector table entry (Intel SDM 3, section 11.5.1).
 const MODE_NMI: u32 = 0x400;
 const MODE_EXTINT: u32 = 0x700;
+
+/// KVM takes this many routes (`KVM_MAX_IRQ_ROUTES`).
+const GSI_END: u32 = 4096;
 
 /// The KVM device.
 pub(crate) struct Kvm {
@@ -53,7 +64,26 @@ impl Kvm {
                 source: io::Error::from(io::ErrorKind::Unsupported),
             });
         }
-        Ok(Self { fd })
+        let kvm = Self { fd };
+        match NEEDED.iter().find(|(capability, _)| !kvm.fd.check_extension(*capability)) {
+            None => Ok(kvm),
+            Some((_, name)) => Err(Error::KvmDevice {
+                path: path.to_owned(),
+                why: format!("it lacks the capability {name}; use a kernel from Linux 5.10 on"),
+                source: io::Error::from(io::ErrorKind::Unsupported),
+            }),
+        }
+    }
+
+    /// Fails when a machine of `vcpus` vCPUs is more than this host allows.
+    pub(crate) fn check_vcpus(&self, vcpus: u8) -> Result<(), Error> {
+        let most = self.fd.get_max_vcpus();
+        if usize::from(vcpus) > most {
+            return Err(Error::Config(format!(
+                "This host's KVM allows {most} vCPUs in a machine, not {vcpus}"
+            )));
+        }
+        Ok(())
     }
 
     /// What this host's KVM can show a guest as its CPU.
@@ -145,7 +175,8 @@ impl Vm {
 
     /// An edge-triggered line into the I/O APIC.
     pub(crate) fn irq_line(&self, gsi: u32) -> Result<Arc<dyn IrqLine>, Error> {
-        let event = EventFd::new(EFD_NONBLOCK).map_err(Error::host("create an event file descriptor"))?;
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+            .map_err(Error::host("create an event file descriptor"))?;
         self.fd.register_irqfd(&event, gsi).map_err(Error::kvm("register an interrupt line"))?;
         Ok(Arc::new(Line { event }))
     }
@@ -227,9 +258,13 @@ pub(crate) struct MsiRoutes(pub(crate) Arc<Vm>);
 
 impl MsiAllocator for MsiRoutes {
     fn allocate(&self) -> Result<Arc<dyn MsiSource>, MsiError> {
-        let event = EventFd::new(EFD_NONBLOCK).map_err(|source| MsiError { what: "create", source })?;
+        let event =
+            EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|source| MsiError { what: "create", source })?;
         let mut routes = self.0.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let gsi = routes.next;
+        if gsi >= GSI_END {
+            return Err(MsiError { what: "allocate", source: io::ErrorKind::StorageFull.into() });
+        }
         routes.next = gsi.saturating_add(1);
         Ok(Arc::new(Message { vm: Arc::clone(&self.0), gsi, event, state: Mutex::default() }))
     }
@@ -426,16 +461,28 @@ impl Vcpu {
     }
 
     /// Completes the access that the last exit left open, without running the guest: KVM takes the value of a read, and
-    /// finishes the instruction, only on the next entry, so a vCPU that is paused or saved before is inconsistent.
-    pub(crate) fn complete_pending(&mut self) {
+    /// finishes the instruction, only on the next entry, so a vCPU that is paused or saved before is inconsistent. An
+    /// instruction of several accesses comes out for the next one; it is done when this is [`Exit::Interrupted`].
+    pub(crate) fn complete_pending(&mut self) -> Exit<'_> {
+        // It stays set until the last one: whoever was interrupted looks for commands before entering again.
         self.fd.set_kvm_immediate_exit(1);
-        let _ = self.fd.run();
-        self.fd.set_kvm_immediate_exit(0);
+        self.run()
+    }
+
+    /// Marks the guest's kvm-clock page, so that its watchdogs do not take a pause for a lock-up (KVM API 4.75).
+    pub(crate) fn announce_pause(&self) {
+        // Refused while the guest has no kvm-clock, and of no use to it then.
+        let _ = self.fd.kvmclock_ctrl();
     }
 
     /// Lets [`Kick`]s of this thread interrupt [`Vcpu::run`]. Called once, by the thread that will run the vCPU.
     pub(crate) fn adopt_thread(&mut self) -> Result<Kick, Error> {
         install_handler()?;
+        // The mask is inherited, and a program that embeds machines may wait for signals on a thread of its own.
+        unblock_signal(SIGRTMIN()).map_err(|error| Error::Host {
+            what: "unblock the signal that interrupts vCPUs".to_owned(),
+            source: io::Error::other(error.to_string()),
+        })?;
         let flag = std::ptr::from_mut(&mut self.fd.get_kvm_run().immediate_exit);
         IMMEDIATE_EXIT.with(|cell| cell.set(flag));
         // SAFETY: always succeeds.
@@ -443,7 +490,7 @@ impl Vcpu {
     }
 
     /// Ends what [`Vcpu::adopt_thread`] began, before the vCPU goes away.
-    pub(crate) fn release_thread(&mut self) {
+    pub(crate) fn release_thread() {
         IMMEDIATE_EXIT.with(|cell| cell.set(std::ptr::null_mut()));
     }
 

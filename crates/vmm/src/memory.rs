@@ -14,10 +14,18 @@ use crate::arch::layout;
 /// memory from the VMM's own.
 pub const GUEST_MEMORY_PREFIX: &str = "snowboot-memory-";
 
+/// How much of a machine's name goes into its memfd's, which has room for 249 bytes.
+const LABEL_MAX: usize = 64;
+
 /// Makes a machine's memory.
 pub(crate) fn allocate(name: &str, size: MemorySize) -> Result<GuestMemory, Error> {
-    let what = || format!("allocate {size} of guest memory for {name}");
-    let fd = rustix::fs::memfd_create(format!("{GUEST_MEMORY_PREFIX}{name}"), MemfdFlags::CLOEXEC)
+    let what = || {
+        format!(
+            "allocate {size} of guest memory for {name} (the host, or this user's limits, must allow for it)"
+        )
+    };
+    let label: String = name.chars().filter(char::is_ascii_graphic).take(LABEL_MAX).collect();
+    let fd = rustix::fs::memfd_create(format!("{GUEST_MEMORY_PREFIX}{label}"), MemfdFlags::CLOEXEC)
         .map_err(Error::host(what()))?;
     let file = File::from(fd);
     file.set_len(size.bytes()).map_err(Error::host(what()))?;

@@ -1,17 +1,20 @@
 //! vCPU threads, and the one place that starts, pauses and ends them.
 //!
 //! ```text
-//!             pause()              resume()
-//!  Running ───────────► Paused ───────────────► Running
-//!     │                    │
-//!     └── end(outcome) ────┴──► Ended (for good; the first outcome counts)
+//!              resume()            pause()
+//!  Paused ───────────────► Running ───────────► Paused
+//!     │                      │
+//!     └── end(outcome) ──────┴──► Ended (for good; the first outcome counts)
 //! ```
+//!
+//! A machine begins paused, so that nothing runs in its guest before all of its threads are there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use snowboot_bus::{Access, Action, Op, Space};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::Error;
 use crate::kvm::{Exit, Kick, Vcpu};
@@ -38,38 +41,48 @@ struct State {
     wanted: Wanted,
     parked: usize,
     /// One per vCPU thread that may be inside the guest.
-    kicks: Vec<(u8, Kick)>,
+    seats: Vec<Seat>,
     outcome: Option<Outcome>,
+}
+
+/// A vCPU's thread.
+struct Seat {
+    index: u8,
+    kick: Kick,
+    thread: ThreadId,
 }
 
 impl Control {
     pub(crate) fn new() -> Result<Self, Error> {
         Ok(Self {
-            state: Mutex::new(State { wanted: Wanted::Running, parked: 0, kicks: Vec::new(), outcome: None }),
+            state: Mutex::new(State { wanted: Wanted::Paused, parked: 0, seats: Vec::new(), outcome: None }),
             changed: Condvar::new(),
-            attention: AtomicBool::new(false),
-            ended: EventFd::new(EFD_NONBLOCK).map_err(Error::host("create an event file descriptor"))?,
+            attention: AtomicBool::new(true),
+            ended: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+                .map_err(Error::host("create an event file descriptor"))?,
         })
     }
 
     /// Ends the machine. The first outcome counts.
     pub(crate) fn end(&self, outcome: Outcome) {
         let mut state = self.lock();
-        if state.outcome.is_none() {
-            state.outcome = Some(outcome);
+        if state.wanted == Wanted::Ended {
+            return;
         }
+        state.outcome = Some(outcome);
         self.want(&mut state, Wanted::Ended);
         // Only ever written here; a full counter would mean that it has been.
         let _ = self.ended.write(1);
     }
 
-    /// Stops all vCPUs at a point where no access is half done. Returns whether the machine is still there.
+    /// Stops all vCPUs at a point where no access is half done. Returns whether the machine is still there. Not to be
+    /// called on a vCPU's thread, which would wait for itself.
     pub(crate) fn pause(&self) -> bool {
         let mut state = self.lock();
         if state.wanted == Wanted::Running {
             self.want(&mut state, Wanted::Paused);
         }
-        while state.wanted == Wanted::Paused && state.parked < state.kicks.len() {
+        while state.wanted == Wanted::Paused && state.parked < state.seats.len() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.wanted == Wanted::Paused
@@ -81,6 +94,12 @@ impl Control {
         if state.wanted == Wanted::Paused {
             self.want(&mut state, Wanted::Running);
         }
+    }
+
+    /// Whether the caller is a vCPU's thread: a device's method, or a writer of the serial port's output.
+    pub(crate) fn is_vcpu_thread(&self) -> bool {
+        let current = thread::current().id();
+        self.lock().seats.iter().any(|seat| seat.thread == current)
     }
 
     /// Becomes readable when the machine ends.
@@ -96,8 +115,8 @@ impl Control {
     fn want(&self, state: &mut State, wanted: Wanted) {
         state.wanted = wanted;
         self.attention.store(wanted != Wanted::Running, Ordering::Release);
-        for (_, kick) in &state.kicks {
-            kick.kick();
+        for seat in &state.seats {
+            seat.kick.kick();
         }
         self.changed.notify_all();
     }
@@ -106,12 +125,12 @@ impl Control {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn join(&self, index: u8, kick: Kick) {
-        self.lock().kicks.push((index, kick));
+    fn sit_down(&self, index: u8, kick: Kick) {
+        self.lock().seats.push(Seat { index, kick, thread: thread::current().id() });
     }
 
-    fn leave(&self, index: u8) {
-        self.lock().kicks.retain(|(other, _)| *other != index);
+    fn get_up(&self, index: u8) {
+        self.lock().seats.retain(|seat| seat.index != index);
         self.changed.notify_all();
     }
 
@@ -130,13 +149,16 @@ impl Control {
 
 /// The body of a vCPU's thread: enter the guest, serve what it comes out for, until the machine ends.
 pub(crate) fn run(index: u8, mut vcpu: Vcpu, platform: &Arc<Platform>, control: &Arc<Control>) {
-    match vcpu.adopt_thread() {
-        Ok(kick) => control.join(index, kick),
+    // After the vCPU, so that it is dropped before: nobody may reach into a run page that is gone.
+    let _occupied = match vcpu.adopt_thread() {
+        Ok(kick) => Occupied::new(index, kick, control),
         Err(error) => return control.end(Outcome::Fault(error.to_string())),
-    }
+    };
     loop {
         if control.attention.load(Ordering::Acquire) {
-            vcpu.complete_pending();
+            if let Some(outcome) = come_to_rest(&mut vcpu, platform) {
+                control.end(outcome);
+            }
             if !control.park() {
                 break;
             }
@@ -147,8 +169,47 @@ pub(crate) fn run(index: u8, mut vcpu: Vcpu, platform: &Arc<Platform>, control: 
             Next::End(outcome) => control.end(outcome),
         }
     }
-    control.leave(index);
-    vcpu.release_thread();
+}
+
+/// A thread's time as a vCPU, which also ends with a panic: then the machine is at its end, too.
+struct Occupied<'a> {
+    index: u8,
+    control: &'a Control,
+}
+
+impl<'a> Occupied<'a> {
+    fn new(index: u8, kick: Kick, control: &'a Control) -> Self {
+        control.sit_down(index, kick);
+        Self { index, control }
+    }
+}
+
+impl Drop for Occupied<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.control.end(Outcome::Fault(format!("the thread of vCPU {} panicked", self.index)));
+        }
+        self.control.get_up(self.index);
+        Vcpu::release_thread();
+    }
+}
+
+/// Accesses that one instruction may still have to make before it is done. The longest are of AVX registers, in pieces
+/// of eight bytes, with as many again where an address crosses a page; string instructions come out after each piece.
+const PENDING_MAX: usize = 64;
+
+/// Finishes the instruction that the last exit is part of, which may take more accesses, and tells the guest's clock
+/// that the time from here on is not its own. Returns the machine's outcome if that was it.
+fn come_to_rest(vcpu: &mut Vcpu, platform: &Platform) -> Option<Outcome> {
+    for _ in 0..PENDING_MAX {
+        match serve(vcpu.complete_pending(), platform) {
+            Next::Enter => {}
+            Next::LookUp => break,
+            Next::End(outcome) => return Some(outcome),
+        }
+    }
+    vcpu.announce_pause();
+    None
 }
 
 enum Next {
@@ -158,13 +219,16 @@ enum Next {
 }
 
 fn serve(exit: Exit<'_>, platform: &Platform) -> Next {
-    let action = match exit {
-        Exit::Access(access) => platform.serve(access),
+    match exit {
+        Exit::Access(access) => carry_out(platform.serve(access), platform),
         Exit::PortString { port, width, op } => serve_string(port, width, op, platform),
-        Exit::Interrupted => return Next::LookUp,
-        Exit::TripleFault => return Next::End(Outcome::TripleFault),
-        Exit::Fault(what) => return Next::End(Outcome::Fault(what)),
-    };
+        Exit::Interrupted => Next::LookUp,
+        Exit::TripleFault => Next::End(Outcome::TripleFault),
+        Exit::Fault(what) => Next::End(Outcome::Fault(what)),
+    }
+}
+
+fn carry_out(action: Action, platform: &Platform) -> Next {
     match action {
         Action::None => Next::Enter,
         Action::Reset => Next::End(Outcome::Reset),
@@ -176,13 +240,17 @@ fn serve(exit: Exit<'_>, platform: &Platform) -> Next {
     }
 }
 
-/// A string instruction is that many accesses to the one port.
-fn serve_string(port: u16, width: usize, op: Op<'_>, platform: &Platform) -> Action {
-    let one = |op: Op<'_>| platform.serve(Access { space: Space::Port, addr: u64::from(port), op });
-    let mut actions = match op {
-        Op::Read(data) => data.chunks_mut(width.max(1)).map(|part| one(Op::Read(part))).collect::<Vec<_>>(),
-        Op::Write(data) => data.chunks(width.max(1)).map(|part| one(Op::Write(part))).collect(),
+/// A string instruction is that many accesses to the one port, up to one that ends the machine.
+fn serve_string(port: u16, width: usize, op: Op<'_>, platform: &Platform) -> Next {
+    let one = |op: Op<'_>| {
+        let access = Access { space: Space::Port, addr: u64::from(port), op };
+        carry_out(platform.serve(access), platform)
     };
-    actions.retain(|action| *action != Action::None);
-    actions.pop().unwrap_or_default()
+    let is_end = |next: &Next| matches!(next, Next::End(_));
+    let width = width.max(1);
+    let end = match op {
+        Op::Read(data) => data.chunks_mut(width).map(|part| one(Op::Read(part))).find(is_end),
+        Op::Write(data) => data.chunks(width).map(|part| one(Op::Write(part))).find(is_end),
+    };
+    end.unwrap_or(Next::Enter)
 }

@@ -19,7 +19,7 @@ use snowboot_devices::serial::{Serial, SerialInput};
 use snowboot_devices::stream::DeviceEnd;
 use snowboot_network::Port;
 
-use super::platform::Platform;
+use super::platform::{Pace, Platform};
 use super::{Handles, Machine};
 use crate::arch::{acpi, boot, cpuid, layout, regs};
 use crate::kvm::{Kvm, Vcpu, Vm};
@@ -104,6 +104,7 @@ impl Builder {
             )));
         }
         let kvm = Kvm::open(&self.kvm_device)?;
+        kvm.check_vcpus(self.config.vcpus.get())?;
         let memory = memory::allocate(&self.config.name, self.config.memory)?;
         let entry = load(&memory, &self.config, &self.kernels)?;
         let vm = kvm.create_vm(memory.clone())?;
@@ -136,7 +137,7 @@ fn create_vcpus(kvm: &Kvm, vm: &Vm, count: u8, entry: u64) -> Result<Vec<Vcpu>, 
     let mut vcpus = Vec::new();
     for index in 0..count {
         let vcpu = vm.create_vcpu(index)?;
-        vcpu.set_cpuid(&cpuid::of_vcpu(&supported, index, count, kvm.has_tsc_deadline()))?;
+        vcpu.set_cpuid(&cpuid::of_vcpu(&supported, index, count, kvm.has_tsc_deadline())?)?;
         regs::set_up(&vcpu)?;
         if index == 0 {
             regs::enter_at(&vcpu, entry)?;
@@ -161,7 +162,7 @@ fn attach_consoles(platform: &mut Platform, ends: Vec<DeviceEnd>) -> Result<Opti
         return Ok(None);
     }
     let (console, control) = Console::new(ends).map_err(Error::host("set up the consoles"))?;
-    platform.add_virtio(Box::new(console))?;
+    platform.add_virtio(Box::new(console), Pace::Quick)?;
     Ok(Some(control))
 }
 
@@ -171,7 +172,7 @@ fn attach_disks(platform: &mut Platform, disks: &[DiskConfig]) -> Result<(), Err
         let serial = config.serial.as_deref().unwrap_or_default();
         let serial = SerialNumber::try_from(serial).map_err(|error| Error::Disk(error.to_string()))?;
         let options = Options { serial, ..Options::default() };
-        platform.add_virtio(Box::new(Block::new(disk, options)))?;
+        platform.add_virtio(Box::new(Block::new(disk, options)), Pace::Slow)?;
     }
     Ok(())
 }
@@ -198,7 +199,7 @@ fn attach_nics(
     for (nic, port) in config.nics.iter().zip(ports) {
         let (net, control) = Net::new(nic.mac.octets(), port, Arc::new(monotonic))
             .map_err(Error::host("set up a network card"))?;
-        platform.add_virtio(Box::new(net))?;
+        platform.add_virtio(Box::new(net), Pace::Quick)?;
         controls.push(control);
     }
     Ok(controls)
@@ -213,5 +214,5 @@ fn monotonic() -> Duration {
 
 fn attach_entropy(platform: &mut Platform) -> Result<(), Error> {
     let source = File::open("/dev/urandom").map_err(Error::host("open /dev/urandom"))?;
-    platform.add_virtio(Box::new(Entropy::new(source)))
+    platform.add_virtio(Box::new(Entropy::new(source)), Pace::Quick)
 }

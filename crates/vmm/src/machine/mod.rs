@@ -1,11 +1,21 @@
 //! A machine: assembled by a [`Builder`], run by its own threads, ended by its guest or by its owner.
+//!
+//! ```text
+//!  built ──start()──► running ⇄ paused
+//!    │                   │         │
+//!    └──stop()──► ended ◄┴─────────┘  the guest, stop(), a fault
+//! ```
+//!
+//! Each vCPU has a thread, each disk has one (a disk may take its time), and one serves all other devices and takes the
+//! machine down at its end. A thread that panics ends its machine with [`Outcome::Fault`], never the process.
 
 mod builder;
 mod platform;
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use snowboot_bus::IrqLine;
@@ -55,6 +65,8 @@ pub struct Machine {
     name: String,
     control: Arc<Control>,
     life: Arc<Life>,
+    /// Whether it is paused; held while that changes. Taken before `life`.
+    paused: Mutex<bool>,
     handles: Handles,
 }
 
@@ -73,19 +85,44 @@ struct Life {
 }
 
 struct Stage {
-    /// Taken when the machine starts.
-    vcpus: Vec<Vcpu>,
-    /// Until the machine has ended.
-    platform: Option<Arc<Platform>>,
+    phase: Phase,
+    /// While the supervisor is to be waited for.
     supervisor: Option<JoinHandle<()>>,
-    paused: bool,
-    outcome: Option<Outcome>,
     callbacks: Vec<EndCallback>,
+}
+
+enum Phase {
+    Built {
+        vcpus: Vec<Vcpu>,
+        platform: Arc<Platform>,
+    },
+    /// `platform` is gone once the machine is being taken down.
+    Running {
+        platform: Option<Arc<Platform>>,
+        supervisor: ThreadId,
+    },
+    Ended(Outcome),
 }
 
 impl Life {
     fn lock(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the outcome known to all who wait for it. The first one counts.
+    fn conclude(&self, outcome: &Outcome) {
+        let callbacks = {
+            let mut stage = self.lock();
+            if matches!(stage.phase, Phase::Ended(_)) {
+                return;
+            }
+            stage.phase = Phase::Ended(outcome.clone());
+            self.changed.notify_all();
+            std::mem::take(&mut stage.callbacks)
+        };
+        for callback in callbacks {
+            callback(outcome);
+        }
     }
 }
 
@@ -102,83 +139,73 @@ impl Machine {
         vcpus: Vec<Vcpu>,
         handles: Handles,
     ) -> Result<Self, Error> {
-        let stage = Stage {
-            vcpus,
-            platform: Some(Arc::new(platform)),
-            supervisor: None,
-            paused: false,
-            outcome: None,
-            callbacks: Vec::new(),
-        };
+        let phase = Phase::Built { vcpus, platform: Arc::new(platform) };
+        let stage = Stage { phase, supervisor: None, callbacks: Vec::new() };
         let life = Arc::new(Life { stage: Mutex::new(stage), changed: Condvar::new() });
-        Ok(Self { name, control: Arc::new(Control::new()?), life, handles })
+        Ok(Self { name, control: Arc::new(Control::new()?), life, paused: Mutex::new(false), handles })
     }
 
     /// Enters the guest.
     ///
     /// # Errors
-    /// When the machine was started before, or a thread cannot be created.
+    /// When the machine was started before, or the host has no more threads or descriptors; the machine has ended then.
     pub fn start(&self) -> Result<(), Error> {
         let mut stage = self.life.lock();
-        let vcpus = std::mem::take(&mut stage.vcpus);
-        let Some(platform) = stage.platform.clone().filter(|_| !vcpus.is_empty()) else {
+        let Phase::Built { vcpus, platform } = &mut stage.phase else {
             return Err(Error::State { what: "start it", state: "was started before" });
         };
-        let event_loop = EventLoop::new(platform.transports(), self.control.ended())?;
-        let mut threads = Vec::new();
-        for (index, vcpu) in (0..).zip(vcpus) {
-            let (platform, control) = (Arc::clone(&platform), Arc::clone(&self.control));
-            let thread =
-                self.spawn(&format!("vcpu{index}"), move || vcpu::run(index, vcpu, &platform, &control));
-            match thread {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    self.control.end(Outcome::Stopped);
-                    return Err(error);
-                }
+        let (vcpus, platform) = (std::mem::take(vcpus), Arc::clone(platform));
+        let mut threads = Threads { machine: self, handles: Vec::new() };
+        let supervisor = match threads.spawn_all(vcpus, &platform) {
+            Ok(supervisor) => supervisor,
+            Err(error) => {
+                // Nothing has run yet; the threads that are there end before they enter the guest.
+                let outcome = Outcome::Fault(format!("the machine could not be started: {error}"));
+                self.control.end(outcome.clone());
+                threads.join();
+                drop((stage, platform));
+                self.life.conclude(&outcome);
+                return Err(error);
             }
-        }
-        drop(platform);
-        let (life, control) = (Arc::clone(&self.life), Arc::clone(&self.control));
-        stage.supervisor = Some(self.spawn("io", move || supervise(event_loop, threads, &life, &control))?);
+        };
+        let id = supervisor.thread().id();
+        stage.phase = Phase::Running { platform: Some(platform), supervisor: id };
+        stage.supervisor = Some(supervisor);
+        self.control.resume();
         Ok(())
-    }
-
-    fn spawn(&self, what: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
-        // Linux shows the first 15 bytes.
-        thread::Builder::new()
-            .name(format!("{what}:{}", self.name))
-            .spawn(body)
-            .map_err(Error::host(format!("start a thread of {}", self.name)))
     }
 
     /// Holds the machine: its vCPUs stop with no access half done, then its devices with no request half done.
     ///
     /// # Errors
-    /// When the machine is not running.
+    /// When the machine is not running, or the caller is one of its vCPUs' threads.
     pub fn pause(&self) -> Result<(), Error> {
-        let mut stage = self.running("pause it")?;
-        if stage.paused {
+        let mut paused = self.lock_paused("pause it")?;
+        drop(self.running("pause it")?);
+        if *paused {
             return Ok(());
         }
+        // Without the lock: a vCPU may be busy outside of the guest, and others may wait for the machine's end.
         if !self.control.pause() {
             return Err(Error::State { what: "pause it", state: "has ended" });
         }
-        if let Some(platform) = &stage.platform {
+        let stage = self.running("pause it")?;
+        if let Phase::Running { platform: Some(platform), .. } = &stage.phase {
             platform.pause();
         }
-        stage.paused = true;
+        *paused = true;
         Ok(())
     }
 
     /// Lets a paused machine go on.
     ///
     /// # Errors
-    /// When the machine is not there any more.
+    /// When the machine is not there any more, or the caller is one of its vCPUs' threads.
     pub fn resume(&self) -> Result<(), Error> {
-        let mut stage = self.running("resume it")?;
-        if std::mem::take(&mut stage.paused) {
-            if let Some(platform) = &stage.platform {
+        let mut paused = self.lock_paused("resume it")?;
+        let stage = self.running("resume it")?;
+        if std::mem::take(&mut *paused) {
+            if let Phase::Running { platform: Some(platform), .. } = &stage.phase {
                 platform.resume();
             }
             self.control.resume();
@@ -186,36 +213,54 @@ impl Machine {
         Ok(())
     }
 
+    /// A vCPU's thread could wait here for one that waits for it to stop.
+    fn lock_paused(&self, what: &'static str) -> Result<MutexGuard<'_, bool>, Error> {
+        if self.control.is_vcpu_thread() {
+            return Err(Error::State {
+                what,
+                state: "cannot wait for the caller, which is one of its vCPUs' threads",
+            });
+        }
+        Ok(self.paused.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn running(&self, what: &'static str) -> Result<MutexGuard<'_, Stage>, Error> {
         let stage = self.life.lock();
-        if stage.outcome.is_some() {
-            return Err(Error::State { what, state: "has ended" });
+        match stage.phase {
+            Phase::Running { .. } => Ok(stage),
+            Phase::Built { .. } => Err(Error::State { what, state: "was not started" }),
+            Phase::Ended(_) => Err(Error::State { what, state: "has ended" }),
         }
-        if stage.supervisor.is_none() {
-            return Err(Error::State { what, state: "was not started" });
-        }
-        Ok(stage)
     }
 
     /// Cuts the power: returns when the vCPUs have ended and the devices are closed. What the guest had flushed is on
     /// its disks. A machine that had ended keeps its outcome.
+    ///
+    /// On one of the machine's own threads (an end callback, the writer of the serial port's output) this begins the end
+    /// and returns at once.
     pub fn stop(&self) {
         self.control.end(Outcome::Stopped);
         let supervisor = {
             let mut stage = self.life.lock();
-            if stage.supervisor.is_none() && stage.outcome.is_none() {
-                // Never started: there is nobody else to take it down.
-                stage.vcpus.clear();
-                stage.platform = None;
-                stage.outcome = Some(Outcome::Stopped);
-                self.life.changed.notify_all();
+            let is_own = match &stage.phase {
+                Phase::Running { supervisor, .. } => {
+                    *supervisor == thread::current().id() || self.control.is_vcpu_thread()
+                }
+                Phase::Built { .. } => {
+                    drop(stage);
+                    return self.life.conclude(&Outcome::Stopped);
+                }
+                Phase::Ended(_) => {
+                    stage.supervisor.as_ref().is_some_and(|it| it.thread().id() == thread::current().id())
+                }
+            };
+            if is_own {
+                return;
             }
             stage.supervisor.take()
         };
-        // Called from an end callback, the supervisor is this very thread.
-        let supervisor = supervisor.filter(|it| it.thread().id() != thread::current().id());
         if supervisor.is_some_and(|supervisor| supervisor.join().is_err()) {
-            tracing::error!(machine = self.name, "the supervising thread panicked");
+            tracing::error!(machine = self.name, "a callback at the machine's end panicked");
         }
         let _ = self.wait(None);
     }
@@ -255,7 +300,10 @@ impl Machine {
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut stage = self.life.lock();
-        while stage.outcome.is_none() {
+        loop {
+            if let Phase::Ended(outcome) = &stage.phase {
+                return Some(outcome.clone());
+            }
             stage = match deadline {
                 None => self.life.changed.wait(stage).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
@@ -264,25 +312,26 @@ impl Machine {
                 }
             };
         }
-        stage.outcome.clone()
     }
 
     /// How the machine ended, if it has.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        self.life.lock().outcome.clone()
+        match &self.life.lock().phase {
+            Phase::Ended(outcome) => Some(outcome.clone()),
+            Phase::Built { .. } | Phase::Running { .. } => None,
+        }
     }
 
     /// Calls `callback` when the machine ends, on one of its threads; at once when it has ended.
     pub fn on_end(&self, callback: EndCallback) {
         let mut stage = self.life.lock();
-        match stage.outcome.clone() {
-            None => stage.callbacks.push(callback),
-            Some(outcome) => {
-                drop(stage);
-                callback(&outcome);
-            }
+        if let Phase::Ended(outcome) = &stage.phase {
+            let outcome = outcome.clone();
+            drop(stage);
+            return callback(&outcome);
         }
+        stage.callbacks.push(callback);
     }
 }
 
@@ -292,31 +341,86 @@ impl Drop for Machine {
     }
 }
 
+/// The threads of a machine that is being started; none enters the guest before all are there.
+struct Threads<'a> {
+    machine: &'a Machine,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads<'_> {
+    /// Returns the supervisor, which waits for all others.
+    fn spawn_all(&mut self, vcpus: Vec<Vcpu>, platform: &Arc<Platform>) -> Result<JoinHandle<()>, Error> {
+        let control = &self.machine.control;
+        let devices = EventLoop::new(platform.quick_devices(), control.ended())?;
+        for (index, disk) in (0..).zip(platform.slow_devices()) {
+            let event_loop = EventLoop::new(vec![disk], control.ended())?;
+            let (index, control): (u32, _) = (index, Arc::clone(control));
+            self.spawn(&format!("disk{index}"), move || serve_devices(event_loop, &control))?;
+        }
+        for (index, vcpu) in (0..).zip(vcpus) {
+            let (platform, control) = (Arc::clone(platform), Arc::clone(control));
+            self.spawn(&format!("vcpu{index}"), move || vcpu::run(index, vcpu, &platform, &control))?;
+        }
+        let (life, control) = (Arc::clone(&self.machine.life), Arc::clone(control));
+        let (send, others) = mpsc::sync_channel(1);
+        let supervisor = spawn(&self.machine.name, "io", move || {
+            // Nobody sends when there is no supervisor to hear it.
+            supervise(devices, others.recv().unwrap_or_default(), &life, &control);
+        })?;
+        let _ = send.send(std::mem::take(&mut self.handles));
+        Ok(supervisor)
+    }
+
+    fn spawn(&mut self, what: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        self.handles.push(spawn(&self.machine.name, what, body)?);
+        Ok(())
+    }
+
+    fn join(self) {
+        self.handles.into_iter().for_each(join);
+    }
+}
+
+fn spawn(machine: &str, what: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    // Linux shows the first 15 bytes.
+    thread::Builder::new().name(format!("{what}:{machine}")).spawn(body).map_err(Error::host(format!(
+        "start a thread of {machine} (`ulimit -u` says how many a user may have)"
+    )))
+}
+
+fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or_default().to_owned();
+    if thread.join().is_err() {
+        tracing::error!(thread = name, "a thread of a machine panicked");
+    }
+}
+
+/// Serves devices until the machine ends, and ends it where that goes wrong.
+fn serve_devices(mut event_loop: EventLoop, control: &Control) {
+    let served = catch_unwind(AssertUnwindSafe(|| event_loop.run()));
+    // A loop that ended for good was told to, so that the outcome is there already.
+    control.end(Outcome::Fault(match served {
+        Ok(()) => "the event loop of its devices failed".to_owned(),
+        Err(_) => "one of its devices panicked".to_owned(),
+    }));
+}
+
 /// The body of a machine's own thread: serve devices, and when the machine ends, take it down in order: vCPUs, devices
 /// (which flush and close), memory, and only then tell.
-fn supervise(mut event_loop: EventLoop, vcpus: Vec<JoinHandle<()>>, life: &Life, control: &Control) {
-    event_loop.run();
-    // An event loop that failed leaves a machine without devices.
-    control.end(Outcome::Fault("the event loop failed".to_owned()));
-    for vcpu in vcpus {
-        if vcpu.join().is_err() {
-            tracing::error!("a vCPU thread panicked");
+fn supervise(devices: EventLoop, others: Vec<JoinHandle<()>>, life: &Life, control: &Control) {
+    serve_devices(devices, control);
+    others.into_iter().for_each(join);
+    let taken_down = catch_unwind(AssertUnwindSafe(|| {
+        let platform = match &mut life.lock().phase {
+            Phase::Running { platform, .. } => platform.take(),
+            Phase::Built { .. } | Phase::Ended(_) => None,
+        };
+        if let Some(platform) = platform {
+            platform.pause();
         }
+    }));
+    if taken_down.is_err() {
+        tracing::error!("a device panicked at its machine's end");
     }
-    drop(event_loop);
-    let platform = life.lock().platform.take();
-    if let Some(platform) = &platform {
-        platform.pause();
-    }
-    drop(platform);
-    let outcome = control.outcome();
-    let callbacks = {
-        let mut stage = life.lock();
-        stage.outcome = Some(outcome.clone());
-        life.changed.notify_all();
-        std::mem::take(&mut stage.callbacks)
-    };
-    for callback in callbacks {
-        callback(&outcome);
-    }
+    life.conclude(&control.outcome());
 }

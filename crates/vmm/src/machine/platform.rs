@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use snowboot_bus::pci::{BarWindow, ConfigPorts, Ecam, PciRoot};
 use snowboot_bus::{Access, Action, BarMove, Bus, BusDevice, GuestMemory, Space};
 use snowboot_virtio::Device;
-use snowboot_virtio::transport::PciTransport;
+use snowboot_virtio::transport::{Doorbell, PciTransport};
 
 use crate::Error;
 use crate::arch::layout;
@@ -28,8 +28,29 @@ pub(crate) struct Platform {
 struct Slot {
     number: u8,
     transport: Arc<Mutex<PciTransport>>,
-    /// Where its BAR is on the MMIO bus. The guest's own idea of it may differ after a move that was refused.
-    address: Mutex<u64>,
+    pace: Pace,
+    window: Mutex<Window>,
+}
+
+/// How long one turn of a device may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// It only moves bytes in memory.
+    Quick,
+    /// It waits for the host's storage, so it has a thread of its own, for others not to wait with it. Guests spin with
+    /// interrupts off for some of those: for the console, and for the network card's control queue.
+    Slow,
+}
+
+/// Where a device's BAR is.
+struct Window {
+    device: Arc<Mutex<dyn BusDevice>>,
+    /// On the bus; `None` while another device is where the guest wants it.
+    address: Option<u64>,
+    /// Where the guest wants it.
+    wanted: u64,
+    /// The doorbells that KVM knows, at `address`.
+    doorbells: Vec<Doorbell>,
 }
 
 impl Platform {
@@ -54,7 +75,7 @@ impl Platform {
     }
 
     /// Puts a virtio device into the next PCI slot.
-    pub(crate) fn add_virtio(&mut self, device: Box<dyn Device>) -> Result<(), Error> {
+    pub(crate) fn add_virtio(&mut self, device: Box<dyn Device>, pace: Pace) -> Result<(), Error> {
         let full = || Error::Config("A machine has room for 31 virtio devices; it asks for more".to_owned());
         let number = self.root.free_slot().ok_or_else(full)?;
         let address = u64::from(number)
@@ -69,14 +90,16 @@ impl Platform {
                     source: std::io::Error::other(error),
                 }
             })?;
-        for doorbell in transport.doorbells() {
+        let doorbells = transport.doorbells();
+        for doorbell in &doorbells {
             self.vm.add_doorbell(address.saturating_add(doorbell.offset), &doorbell.event)?;
         }
         let transport = Arc::new(Mutex::new(transport));
         self.root.attach(number, transport.clone()).map_err(|error| Error::Config(error.to_string()))?;
-        let window = Arc::new(Mutex::new(BarWindow::new(transport.clone(), BAR)));
-        self.mmio.insert(address, PciTransport::BAR_SIZE, window).map_err(taken)?;
-        self.slots.push(Slot { number, transport, address: Mutex::new(address) });
+        let device = Arc::new(Mutex::new(BarWindow::new(transport.clone(), BAR)));
+        self.mmio.insert(address, PciTransport::BAR_SIZE, device.clone()).map_err(taken)?;
+        let window = Mutex::new(Window { device, address: Some(address), wanted: address, doorbells });
+        self.slots.push(Slot { number, transport, pace, window });
         Ok(())
     }
 
@@ -88,32 +111,65 @@ impl Platform {
         }
     }
 
-    /// Carries out a BAR's move. One that cannot be (another device is there) leaves the BAR where it was: the guest
-    /// then finds nothing at the address it chose, as on a bus where two devices collide.
+    /// Carries out a BAR's move. Where another device is, nothing of this one is on the bus until that one has moved on;
+    /// a guest that lets two devices change places goes through this.
     pub(crate) fn move_bar(&self, movement: &BarMove) {
         let Some(slot) = self.slots.iter().find(|slot| slot.number == movement.device) else { return };
-        let mut address = slot.address.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.mmio.relocate(*address, movement.to).is_err() {
-            return;
+        {
+            let mut window = lock(&slot.window);
+            window.wanted = movement.to;
+            self.take_off(&mut window);
         }
-        for doorbell in lock(&slot.transport).doorbells() {
-            let (from, to) =
-                (address.saturating_add(doorbell.offset), movement.to.saturating_add(doorbell.offset));
-            let moved = self
-                .vm
-                .remove_doorbell(from, &doorbell.event)
-                .and_then(|()| self.vm.add_doorbell(to, &doorbell.event));
-            // Without it, notifications still arrive, by exits.
-            if let Err(error) = moved {
-                tracing::debug!(%error, "a doorbell did not move with its BAR");
-            }
-        }
-        *address = movement.to;
+        while self
+            .slots
+            .iter()
+            .any(|slot| self.put_on(&mut lock(&slot.window), &lock(&slot.transport).doorbells()))
+        {}
     }
 
-    /// All virtio devices, for the event loop.
-    pub(crate) fn transports(&self) -> Vec<Arc<Mutex<PciTransport>>> {
-        self.slots.iter().map(|slot| Arc::clone(&slot.transport)).collect()
+    fn take_off(&self, window: &mut Window) {
+        let Some(address) = window.address.take() else { return };
+        for doorbell in window.doorbells.drain(..) {
+            if let Err(error) =
+                self.vm.remove_doorbell(address.saturating_add(doorbell.offset), &doorbell.event)
+            {
+                tracing::debug!(%error, "a doorbell stays where its BAR was");
+            }
+        }
+        // It is there: nobody else takes windows off.
+        let _ = self.mmio.remove(address);
+    }
+
+    /// Puts a window where the guest wants it, if it is on the bus nowhere and there is room. Whether it did.
+    fn put_on(&self, window: &mut Window, doorbells: &[Doorbell]) -> bool {
+        let address = window.wanted;
+        let is_off = window.address.is_none();
+        if !is_off || self.mmio.insert(address, PciTransport::BAR_SIZE, window.device.clone()).is_err() {
+            return false;
+        }
+        window.address = Some(address);
+        for doorbell in doorbells {
+            // Without it, notifications still arrive, by exits.
+            match self.vm.add_doorbell(address.saturating_add(doorbell.offset), &doorbell.event) {
+                Ok(()) => window.doorbells.push(doorbell.clone()),
+                Err(error) => tracing::debug!(%error, "a doorbell does not move with its BAR"),
+            }
+        }
+        true
+    }
+
+    /// The virtio devices that can share a thread.
+    pub(crate) fn quick_devices(&self) -> Vec<Arc<Mutex<PciTransport>>> {
+        self.devices(Pace::Quick).collect()
+    }
+
+    /// The virtio devices that want a thread of their own.
+    pub(crate) fn slow_devices(&self) -> Vec<Arc<Mutex<PciTransport>>> {
+        self.devices(Pace::Slow).collect()
+    }
+
+    fn devices(&self, pace: Pace) -> impl Iterator<Item = Arc<Mutex<PciTransport>>> {
+        self.slots.iter().filter(move |slot| slot.pace == pace).map(|slot| Arc::clone(&slot.transport))
     }
 
     /// Stops all devices, requests in flight finished.
@@ -131,8 +187,8 @@ impl Platform {
     }
 }
 
-fn lock(transport: &Mutex<PciTransport>) -> MutexGuard<'_, PciTransport> {
-    transport.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn taken(error: snowboot_bus::BusError) -> Error {
