@@ -123,11 +123,11 @@ fn usize_at(file: &[u8], offset: usize) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A bzImage of one setup sector and `payload`.
-    pub(crate) fn image(payload: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn image(payload: &[u8]) -> Vec<u8> {
         let mut file = vec![0; 2 * SECTOR];
         file[SETUP_SECTS] = 1;
         file[BOOT_FLAG..BOOT_FLAG + 2].copy_from_slice(&[0x55, 0xaa]);

@@ -2,14 +2,16 @@
 //! and in a folder for later runs.
 //!
 //! A kernel is known by the hash of its packed payload. A file of the folder appears whole or not at all, by a rename;
-//! processes may share a folder.
+//! processes may share a folder. What is in it runs in guests, so nothing is believed that another user could have put
+//! there.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
@@ -19,6 +21,12 @@ use super::payload;
 const KEPT: usize = 8;
 /// How the names of our files end.
 const SUFFIX: &str = "vmlinux";
+/// How the names of files begin that are being written.
+const UNFINISHED: &str = ".unpacking-";
+/// Nobody takes that long to write one: whoever began it was killed.
+const ABANDONED: Duration = Duration::from_secs(3600);
+/// What others than the owner must not do with a kernel that is to run in our guests.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 type Key = [u8; 32];
 
@@ -83,19 +91,28 @@ impl KernelCache {
     /// A file of another size than announced is not ours, or was cut by a full disk.
     fn read(&self, key: &Key, size: Option<usize>) -> Option<Vec<u8>> {
         let path = self.file(key)?;
-        let kernel = fs::read(&path).ok().filter(|kernel| Some(kernel.len()) == size)?;
+        let mut file = fs::File::open(&path).ok()?;
+        if !is_trusted(&file, path.parent()?) {
+            tracing::info!("{} is not used: others than you can write there", path.display());
+            return None;
+        }
+        let mut kernel = Vec::with_capacity(size?);
+        file.read_to_end(&mut kernel).ok()?;
         // What is used stays; where the clock cannot be set, the oldest file goes first.
         if let Ok(file) = fs::File::options().append(true).open(&path) {
             let _ = file.set_modified(SystemTime::now());
         }
-        Some(kernel)
+        Some(kernel).filter(|kernel| Some(kernel.len()) == size)
     }
 
     fn keep(&self, key: &Key, kernel: &[u8]) {
         let Some(path) = self.file(key) else { return };
         let Some(folder) = path.parent() else { return };
-        let kept = fs::create_dir_all(folder)
-            .and_then(|()| tempfile::NamedTempFile::new_in(folder))
+        let kept = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .and_then(|()| tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder))
             .and_then(|mut file| file.write_all(kernel).map(|()| file))
             .and_then(|file| file.persist(&path).map_err(|error| error.error));
         match kept {
@@ -104,26 +121,42 @@ impl KernelCache {
         }
     }
 
-    /// Removes the kernels that were not used for the longest time.
+    /// Removes the kernels that were not used for the longest time, and what was never finished.
     fn make_room(&self) {
         let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
-        let mut kernels: Vec<(SystemTime, PathBuf)> = entries
+        let files: Vec<(SystemTime, PathBuf)> = entries
             .filter_map(Result::ok)
             .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|suffix| suffix == SUFFIX))
             .filter_map(|path| Some((fs::metadata(&path).and_then(|it| it.modified()).ok()?, path)))
             .collect();
+        let is_kernel = |path: &Path| path.extension().is_some_and(|suffix| suffix == SUFFIX);
+        let (mut kernels, others): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|(_, path)| is_kernel(path));
         kernels.sort();
-        let surplus = kernels.len().saturating_sub(KEPT);
-        for (_, path) in kernels.into_iter().take(surplus) {
+        kernels.truncate(kernels.len().saturating_sub(KEPT));
+        let abandoned = others.into_iter().filter(|(changed, path)| {
+            let is_ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
+            is_ours && changed.elapsed().is_ok_and(|age| age > ABANDONED)
+        });
+        for (_, path) in kernels.into_iter().chain(abandoned) {
             // Another process may have been quicker.
             let _ = fs::remove_file(path);
         }
     }
 }
 
+/// Whether only this user, or the one whose folder the administrator names, can have written the file.
+fn is_trusted(file: &fs::File, folder: &Path) -> bool {
+    let (Ok(file), Ok(folder)) = (file.metadata(), fs::metadata(folder)) else { return false };
+    let me = rustix::process::geteuid();
+    let is_mine = folder.uid() == me.as_raw() || me.is_root();
+    is_mine && file.uid() == folder.uid() && (file.mode() | folder.mode()) & WRITABLE_BY_OTHERS == 0
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn packed(content: &[u8]) -> Vec<u8> {
@@ -132,7 +165,7 @@ mod tests {
         payload
     }
 
-    fn files(folder: &std::path::Path) -> Vec<PathBuf> {
+    fn files(folder: &Path) -> Vec<PathBuf> {
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
@@ -147,6 +180,34 @@ mod tests {
         assert_eq!(KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap().as_slice(), b"THE KERNEL");
         fs::write(&file, b"THE KERN").unwrap();
         assert_eq!(KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap().as_slice(), b"the kernel");
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = packed(b"the kernel");
+        KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap();
+        let [file] = files(folder.path()).try_into().unwrap();
+        fs::write(&file, b"THE KERNEL").unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        for (path, bad, good) in [(file.as_path(), 0o620, 0o600), (folder.path(), 0o777, 0o700)] {
+            set(path, bad);
+            let unpacked = KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap();
+            assert_eq!(unpacked.as_slice(), b"the kernel", "{} {bad:o}", path.display());
+            set(path, good);
+        }
+    }
+
+    #[test]
+    fn what_was_never_finished_goes_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join(".unpacking-old"), folder.path().join(".unpacking-new"));
+        fs::write(&old, "").unwrap();
+        fs::write(&new, "").unwrap();
+        let long_ago = SystemTime::now() - 2 * ABANDONED;
+        fs::File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
+        KernelCache::in_folder(folder.path()).unpack(&packed(b"x")).unwrap();
+        assert!(!old.exists() && new.exists());
     }
 
     #[test]

@@ -66,7 +66,7 @@ fn load_segment(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn memory() -> GuestMemory {
@@ -74,7 +74,7 @@ mod tests {
     }
 
     /// One segment of `bytes` at `address`, `memory` bytes long in memory.
-    fn elf(address: u64, bytes: &[u8], memory: u64) -> Vec<u8> {
+    pub(in super::super) fn elf(address: u64, bytes: &[u8], memory: u64) -> Vec<u8> {
         let mut file = vec![0; 120];
         file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
         file[16] = 2;

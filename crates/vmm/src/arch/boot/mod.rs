@@ -7,6 +7,8 @@ mod bzimage;
 mod cache;
 mod elf;
 mod payload;
+#[cfg(test)]
+mod tests;
 mod zero_page;
 
 use std::fs::File;
@@ -94,12 +96,19 @@ fn load_classic(memory: &GuestMemory, image: &BzImage<'_>, reason: &str) -> Resu
     if !image.has_64_bit_entry() {
         return Err(format!("it cannot be unpacked on the host ({reason}), and it has no 64-bit entry"));
     }
-    let start = image.preferred_address();
-    memory.write_slice(image.protected_mode(), GuestAddress(start)).map_err(|_| {
-        format!("it does not fit into guest memory at {start:#x}; give the machine more memory")
-    })?;
+    let (start, end) = (image.preferred_address(), image.runtime_end());
+    let too_large = || {
+        format!(
+            "it needs guest memory up to {} MiB to unpack itself; give the machine more memory",
+            end.div_ceil(layout::MIB)
+        )
+    };
+    if end > memory_below_hole(memory) {
+        return Err(too_large());
+    }
+    memory.write_slice(image.protected_mode(), GuestAddress(start)).map_err(|_| too_large())?;
     let note = Some(format!("The guest unpacks its kernel itself, which is slower: {reason}"));
-    Ok(Loaded { entry: Entry { address: start + ENTRY_64, note }, end: image.runtime_end() })
+    Ok(Loaded { entry: Entry { address: start.saturating_add(ENTRY_64), note }, end })
 }
 
 fn write_cmdline(memory: &GuestMemory, cmdline: &str, page: &mut ZeroPage) -> Result<(), Error> {
@@ -110,7 +119,7 @@ fn write_cmdline(memory: &GuestMemory, cmdline: &str, page: &mut ZeroPage) -> Re
     bytes.push(0);
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > layout::CMDLINE_MAX {
         return Err(Error::Config(format!(
-            "The kernel command line is {} bytes long; x86 kernels take at most {}",
+            "The kernel command line is {} bytes long, and x86 kernels take at most {}; shorten it",
             cmdline.len(),
             layout::CMDLINE_MAX - 1
         )));
@@ -186,6 +195,9 @@ pub(super) fn open_file(kind: &'static str, path: &Path) -> Result<File, Error> 
     let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
     if metadata.is_dir() {
         return Err(wrong(format!("it is a folder; name the {kind} file in it")));
+    }
+    if !metadata.is_file() {
+        return Err(wrong("it is neither a file nor a link to one; copy it to a file first".to_owned()));
     }
     Ok(file)
 }
