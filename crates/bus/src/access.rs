@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::{NotSaveable, RestoreError, Saved};
+
 /// The two address spaces of x86.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
@@ -70,6 +72,22 @@ pub trait BusDevice: Send {
     fn read(&mut self, offset: u64, data: &mut [u8]);
     /// Takes `data`.
     fn write(&mut self, offset: u64, data: &[u8]) -> Action;
+
+    /// What a guest, or whoever is at the device's other end, can have changed; `None` when there is nothing of the kind.
+    ///
+    /// # Errors
+    /// When this device, as it is configured, cannot be saved.
+    fn save(&self) -> Result<Option<Saved>, NotSaveable> {
+        Ok(None)
+    }
+
+    /// Takes a saved state, which is untrusted input. Only called while no vCPU runs.
+    ///
+    /// # Errors
+    /// When the state is not this device's, or not valid; nothing has changed then.
+    fn restore(&mut self, saved: Saved) -> Result<(), RestoreError> {
+        Err(RestoreError(format!("it keeps no state, and was given one of kind {}", saved.kind)))
+    }
 }
 
 /// A range could not be inserted or moved.

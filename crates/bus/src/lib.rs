@@ -14,6 +14,7 @@ mod interrupt;
 mod memory;
 pub mod pci;
 mod saved;
+pub mod testing;
 
 pub use access::{Access, Action, BarMove, Bus, BusDevice, BusError, Op, Space};
 pub use interrupt::{IrqLine, Msi, MsiAllocator, MsiError, MsiSource};

@@ -5,7 +5,8 @@
 //! Linux gives up after 16 reads ("No controller found") instead of waiting half a second for each command's answer, and
 //! the input buffer is always empty, so that the reset itself does not wait.
 
-use snowboot_bus::{Action, BusDevice};
+use serde::{Deserialize, Serialize};
+use snowboot_bus::{Action, BusDevice, NotSaveable, RestoreError, Saved};
 
 /// First I/O port.
 pub const BASE: u64 = 0x60;
@@ -23,6 +24,9 @@ const PULSE_RESET: u8 = 0xfe;
 const WRITE_OUTPUT_PORT: u8 = 0xd1;
 /// Bit 0 of the output port: the reset line, active low.
 const RESET_LINE: u8 = 1;
+
+const KIND: &str = "i8042";
+const VERSION: u16 = 1;
 
 /// Ports 0x60 and 0x64.
 #[derive(Debug, Default)]
@@ -63,11 +67,41 @@ impl BusDevice for I8042 {
         }
         Action::None
     }
+
+    fn save(&self) -> Result<Option<Saved>, NotSaveable> {
+        Saved::new(KIND, VERSION, &State { output_port_next: self.output_port_next }).map(Some)
+    }
+
+    fn restore(&mut self, saved: Saved) -> Result<(), RestoreError> {
+        let state: State = saved.open(KIND, VERSION)?;
+        self.output_port_next = state.output_port_next;
+        Ok(())
+    }
+}
+
+/// The saved form.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    output_port_next: bool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_a_bus_device() {
+        snowboot_bus::testing::conformance(PORTS, || Box::new(I8042::new()));
+    }
+
+    #[test]
+    fn a_reset_that_was_begun_ends_after_a_restore() {
+        let (mut device, mut other) = (I8042::new(), I8042::new());
+        assert_eq!(device.write(COMMAND, &[WRITE_OUTPUT_PORT]), Action::None);
+        other.restore(device.save().unwrap().unwrap()).unwrap();
+        assert_eq!(other.write(DATA, &[0]), Action::Reset);
+    }
 
     #[test]
     fn the_reset_line_can_be_pulsed_and_pulled() {

@@ -66,6 +66,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn it_is_a_bus_device() {
+        snowboot_bus::testing::conformance(REGISTERS, || Box::new(SleepControl::new()));
+        assert_eq!(SleepControl::new().save().unwrap(), None);
+    }
+
+    #[test]
     fn only_the_right_values_end_the_machine() {
         let mut device = SleepControl::new();
         for value in 0..=255u8 {

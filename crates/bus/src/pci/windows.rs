@@ -1,14 +1,16 @@
 //! The ranges through which a vCPU reaches PCI: two windows onto configuration space, and the memory BARs.
 //!
-//! Each owns at most the address register that a guest can set. The machine puts them on its buses; `Bus` calls them.
-//! They decode an offset and hand the access on whole, never in parts.
+//! Each owns at most the address register that a guest can set, and saves no more than that. The machine puts them on its
+//! buses; `Bus` calls them. They decode an offset and hand the access on whole, never in parts.
 
 use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
 
 use super::root::ConfigAddress;
 use super::{PciFunction, PciRoot};
 use crate::access::lock;
-use crate::{Action, BusDevice};
+use crate::{Action, BusDevice, NotSaveable, RestoreError, Saved};
 
 /// Memory-mapped configuration space (PCI Express Base 3.0, section 7.2.2): 4 KiB per function, 1 MiB per bus, from
 /// bus 0 on. Other buses do not exist.
@@ -62,6 +64,9 @@ const ADDRESS_BITS: u32 = ENABLE | 0x00ff_fffc;
 /// Where the data port starts.
 const DATA_PORT: u64 = 4;
 
+const KIND: &str = "pci-config-ports";
+const VERSION: u16 = 1;
+
 impl ConfigPorts {
     /// A window onto `root`, switched off until the guest sets an address.
     #[must_use]
@@ -105,6 +110,23 @@ impl BusDevice for ConfigPorts {
         }
         Action::None
     }
+
+    fn save(&self) -> Result<Option<Saved>, NotSaveable> {
+        Saved::new(KIND, VERSION, &ConfigPortsState { address: self.address }).map(Some)
+    }
+
+    fn restore(&mut self, saved: Saved) -> Result<(), RestoreError> {
+        let state: ConfigPortsState = saved.open(KIND, VERSION)?;
+        self.address = state.address & ADDRESS_BITS;
+        Ok(())
+    }
+}
+
+/// The saved form.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigPortsState {
+    address: u32,
 }
 
 /// One memory BAR of a function, as a range of the MMIO bus.

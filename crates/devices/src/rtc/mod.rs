@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use snowboot_bus::{Action, BusDevice};
-use snowboot_virtio::{NotSaveable, RestoreError, Saved};
+use snowboot_bus::{Action, BusDevice, NotSaveable, RestoreError, Saved};
 
 use self::calendar::Moment;
 
@@ -25,6 +24,8 @@ pub const CENTURY: u8 = 0x32;
 
 const INDEX: u64 = 0;
 const DATA: u64 = 1;
+/// The upper bit of the index port masks NMIs.
+const INDEX_BITS: u8 = 0x7f;
 const MEMORY: usize = 128;
 
 const SECONDS: u8 = 0x00;
@@ -88,39 +89,6 @@ impl Rtc {
         rtc.put(STATUS_B, HOURS_24);
         rtc.seen = rtc.now().div_euclid(SECOND);
         rtc
-    }
-
-    /// The memory, and by how much the guest has moved its clock.
-    ///
-    /// # Errors
-    /// When the state cannot be expressed as plain data.
-    pub fn save(&self) -> Result<Saved, NotSaveable> {
-        let state = State {
-            index: self.index,
-            memory: self.memory.to_vec(),
-            offset_seconds: i64::try_from(self.offset.div_euclid(SECOND)).unwrap_or(0),
-            offset_nanoseconds: u32::try_from(self.offset.rem_euclid(SECOND)).unwrap_or(0),
-        };
-        Saved::new(KIND, VERSION, &state)
-    }
-
-    /// Takes a saved state. The clock shows the time of now, as one with a battery does.
-    ///
-    /// # Errors
-    /// When the state is another device's or malformed.
-    pub fn restore(&mut self, saved: Saved) -> Result<(), RestoreError> {
-        let state: State = saved.open(KIND, VERSION)?;
-        let memory = <[u8; MEMORY]>::try_from(state.memory).map_err(|memory| {
-            RestoreError(format!("a clock has 128 bytes of memory, not {}", memory.len()))
-        })?;
-        let seconds = i128::from(state.offset_seconds);
-        if seconds.abs() > MOST_OFFSET || i128::from(state.offset_nanoseconds) >= SECOND {
-            return Err(RestoreError("the clock is set to no year that it can show".into()));
-        }
-        self.memory = memory;
-        self.index = state.index & 0x7f;
-        self.offset = seconds * SECOND + i128::from(state.offset_nanoseconds);
-        Ok(())
     }
 
     /// The guest's time in nanoseconds since 1970.
@@ -283,11 +251,41 @@ impl BusDevice for Rtc {
     fn write(&mut self, offset: u64, data: &[u8]) -> Action {
         for (port, value) in (offset..PORTS).zip(data) {
             match port {
-                INDEX => self.index = value & 0x7f, // the upper bit masks NMIs
+                INDEX => self.index = value & INDEX_BITS,
                 _ => self.set(self.index, *value),
             }
         }
         Action::None
+    }
+
+    /// The memory, and by how much the guest has moved its clock.
+    fn save(&self) -> Result<Option<Saved>, NotSaveable> {
+        let state = State {
+            index: self.index,
+            memory: self.memory.to_vec(),
+            offset_seconds: i64::try_from(self.offset.div_euclid(SECOND)).unwrap_or(0),
+            offset_nanoseconds: u32::try_from(self.offset.rem_euclid(SECOND)).unwrap_or(0),
+            seen: i64::try_from(self.seen).unwrap_or(0),
+        };
+        Saved::new(KIND, VERSION, &state).map(Some)
+    }
+
+    /// The clock then shows the time of now, as one with a battery does.
+    fn restore(&mut self, saved: Saved) -> Result<(), RestoreError> {
+        let state: State = saved.open(KIND, VERSION)?;
+        let memory = <[u8; MEMORY]>::try_from(state.memory).map_err(|memory| {
+            RestoreError(format!("a clock has 128 bytes of memory, not {}", memory.len()))
+        })?;
+        let seconds = i128::from(state.offset_seconds);
+        if seconds.abs() > MOST_OFFSET || i128::from(state.offset_nanoseconds) >= SECOND {
+            return Err(RestoreError("the clock is set to no year that it can show".into()));
+        }
+        self.memory = memory;
+        self.put(STATUS_A, self.at(STATUS_A) & !UPDATE_IN_PROGRESS);
+        self.index = state.index & INDEX_BITS;
+        self.offset = seconds * SECOND + i128::from(state.offset_nanoseconds);
+        self.seen = state.seen.into();
+        Ok(())
     }
 }
 
@@ -299,6 +297,7 @@ struct State {
     memory: Vec<u8>,
     offset_seconds: i64,
     offset_nanoseconds: u32,
+    seen: i64,
 }
 
 #[cfg(test)]

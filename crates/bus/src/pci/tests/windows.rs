@@ -39,6 +39,35 @@ fn select(machine: &Machine, address: u32) {
 }
 
 #[test]
+fn the_ports_are_a_bus_device() {
+    // One function for all, so that the address alone is theirs.
+    let root = machine().root;
+    crate::testing::conformance(8, || Box::new(ConfigPorts::new(Arc::clone(&root))));
+}
+
+#[test]
+fn reserved_bits_of_a_saved_address_are_not_taken() {
+    let mut ports = ConfigPorts::new(machine().root);
+    let mut saved = ports.save().unwrap().unwrap();
+    saved.body = serde_json::json!({ "address": u32::MAX });
+    ports.restore(saved).unwrap();
+    let mut data = [0; 4];
+    ports.read(0, &mut data);
+    assert_eq!(u32::from_le_bytes(data), 0x80ff_fffc);
+}
+
+#[test]
+fn the_other_windows_keep_no_state() {
+    let machine = machine();
+    let function = machine.root.detach(3).unwrap();
+    assert_eq!(BarWindow::new(function, 0).save().unwrap(), None);
+    let mut ecam = Ecam::new(Arc::clone(&machine.root));
+    assert_eq!(ecam.save().unwrap(), None);
+    let foreign = ConfigPorts::new(machine.root).save().unwrap().unwrap();
+    ecam.restore(foreign).unwrap_err();
+}
+
+#[test]
 fn the_host_bridge_is_there_and_stays() {
     let machine = machine();
     assert_eq!(u32::from_le_bytes(read(&machine.mmio, ECAM)), 0x0d57_8086);
