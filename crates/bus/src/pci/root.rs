@@ -1,11 +1,12 @@
 //! Bus 0: which function is in which slot, with the host bridge in slot 0.
 //!
-//! Owns the slots. The machine attaches and detaches; the two windows look functions up for every access, and hold the
-//! table's lock only while they do, so a function may be attached while another one is being served.
+//! Owns the slots, and the host bridge in the first one. The machine attaches and detaches; the two windows look
+//! functions up for every access, and hold the table's lock only while they do, so a function may be attached while
+//! another one is being served.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::{CONFIG_SPACE_SIZE, ConfigSpace, Identifiers, PciError, PciFunction};
+use super::{CONFIG_SPACE_SIZE, ConfigSpace, ConfigSpaceState, Identifiers, PciError, PciFunction};
 use crate::Action;
 use crate::access::lock;
 
@@ -20,6 +21,8 @@ type Function = Arc<Mutex<dyn PciFunction>>;
 /// The host bridge and the functions of bus 0.
 pub struct PciRoot {
     slots: RwLock<[Option<Function>; SLOTS]>,
+    /// What is in slot 0, for its state.
+    host_bridge: Arc<Mutex<HostBridge>>,
 }
 
 /// A register of configuration space, as both windows name it.
@@ -36,10 +39,11 @@ impl PciRoot {
     #[must_use]
     pub fn new() -> Self {
         let mut slots: [Option<Function>; SLOTS] = [const { None }; SLOTS];
+        let host_bridge = Arc::new(Mutex::new(HostBridge::new()));
         if let Some(slot) = slots.first_mut() {
-            *slot = Some(Arc::new(Mutex::new(HostBridge::new())));
+            *slot = Some(host_bridge.clone());
         }
-        Self { slots: RwLock::new(slots) }
+        Self { slots: RwLock::new(slots), host_bridge }
     }
 
     /// Puts `function` at device number `number`, 1 to 31.
@@ -71,6 +75,22 @@ impl PciRoot {
     pub fn free_slot(&self) -> Option<u8> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         slots.iter().position(Option::is_none).and_then(|number| u8::try_from(number).ok())
+    }
+
+    /// The host bridge's configuration space as plain data. The other functions belong to whoever attached them, and are
+    /// saved there.
+    #[must_use]
+    pub fn save(&self) -> ConfigSpaceState {
+        lock(&self.host_bridge).config.save()
+    }
+
+    /// Takes over the writable bits of a host bridge's saved configuration space, which need not be trusted.
+    ///
+    /// # Errors
+    /// When the state is not of a function without BARs; nothing has changed then.
+    pub fn restore(&self, state: ConfigSpaceState) -> Result<(), PciError> {
+        // Without BARs there are no moves to carry out.
+        lock(&self.host_bridge).config.restore(state).map(drop)
     }
 
     /// Reads a register; `data` is all ones when nothing is there.

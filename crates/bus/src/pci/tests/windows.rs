@@ -68,6 +68,36 @@ fn the_other_windows_keep_no_state() {
 }
 
 #[test]
+fn the_host_bridge_is_saved_and_restored() {
+    let (one, other) = (machine(), machine());
+    let fresh = one.root.save();
+    let all: Vec<u8> = (0..=255).map(|byte: u8| byte ^ 0x5a).collect();
+    for (offset, bytes) in (0..).step_by(4).zip(all.chunks(4)) {
+        assert_eq!(one.mmio.serve(ECAM + offset, Op::Write(bytes)), Action::None);
+    }
+    let saved = one.root.save();
+    assert_ne!(saved, fresh);
+    other.root.restore(saved.clone()).unwrap();
+    assert_eq!(other.root.save(), saved);
+    one.root.restore(saved.clone()).unwrap();
+    assert_eq!(one.root.save(), saved);
+    let header: [u8; 64] = read(&one.mmio, ECAM);
+    assert_eq!(read::<64>(&other.mmio, ECAM), header);
+
+    let ones = ConfigSpaceState { registers: vec![0xff; 256], bars: Vec::new() };
+    other.root.restore(ones).unwrap();
+    assert_eq!(u32::from_le_bytes(read(&other.mmio, ECAM)), 0x0d57_8086, "read-only bits are not taken");
+    let before = other.root.save();
+    for wrong in [
+        ConfigSpaceState { registers: vec![0; 255], ..saved.clone() },
+        ConfigSpaceState { bars: vec![0], ..saved },
+    ] {
+        other.root.restore(wrong).unwrap_err();
+        assert_eq!(other.root.save(), before);
+    }
+}
+
+#[test]
 fn the_host_bridge_is_there_and_stays() {
     let machine = machine();
     assert_eq!(u32::from_le_bytes(read(&machine.mmio, ECAM)), 0x0d57_8086);
