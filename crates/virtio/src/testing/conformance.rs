@@ -1,9 +1,10 @@
 //! What every device must get right, whatever it does.
 
 use snowboot_bus::pci::PciFunction;
+use snowboot_bus::testing::Random;
 
 use super::{Descriptor, Driver, Function, INDIRECT, NEXT, WRITE};
-use crate::{Device, Identity, Token, features};
+use crate::{Device, Identity, PciTransport, Saved, Token, TransportState, features};
 
 /// Offsets of the configuration space that are read.
 const CONFIG: u32 = 0x120;
@@ -29,12 +30,12 @@ pub fn conformance(make: impl Fn() -> Box<dyn Device>) {
     let eager = eager_queues(&make);
     waiting_work(&make, &eager);
     reset_in_the_middle(&make, &eager);
-    saving(&make);
     malformed_chains(&make, &eager);
     queue_sizes(&make, &eager);
     refused_features(&make);
     config_reads(&make);
     for seed in 1..=FUZZ_SEEDS {
+        saving(&make, seed);
         random_requests(&make, seed);
         random_accesses(&make, seed);
     }
@@ -146,40 +147,60 @@ fn reset_in_the_middle(make: Make<'_>, eager: &[u16]) {
     }
 }
 
-fn saving(make: Make<'_>) {
-    let mut driver = Driver::new(make());
-    let saved = driver.device().save().expect("an idle device can be saved");
-    let mut other = make();
-    other.restore(saved.clone()).expect("a device's own state fits");
-    assert_eq!(
-        other.save().expect("an idle device can be saved"),
-        saved,
-        "saved, restored, saved: not the same"
-    );
-    let foreign = crate::Saved { kind: "nothing".into(), ..saved.clone() };
-    make().restore(foreign).expect_err("the state of another kind was taken");
-    let future = crate::Saved { version: u16::MAX, ..saved };
-    make().restore(future).expect_err("a state of another version was taken");
+fn save(device: &dyn Device) -> Saved {
+    device.save().expect("a stopped device can be saved")
+}
 
-    driver.start(features::COMMON).expect("the device starts");
+/// State in use: the driver has written what it can, and requests wait in every queue.
+fn saving(make: Make<'_>, seed: u64) {
+    let mut random = Random::new(seed);
+    let mut driver = Driver::new(make());
+    // Once with all that the device offers, for what a driver can only change then.
+    let chosen = if seed == 1 { u64::MAX } else { random.next() };
+    driver.start((all_features(driver.device()) & chosen) | features::VERSION_1).expect("the device starts");
+    for _ in 0..FUZZ_STEPS / 8 {
+        random_request(&mut driver, &mut random);
+    }
     for queue in queues(driver.device()) {
-        add_any(&mut driver, queue);
+        if driver.has_room(queue, 1) {
+            add_any(&mut driver, queue);
+        }
         driver.notify(queue).expect("a valid chain is no fault");
     }
     driver.pause();
     let states = driver.queue_states();
-    let saved = driver.device().save().expect("a stopped device can be saved");
+    let saved = save(driver.device());
     let mut other = make();
     other.restore(saved.clone()).expect("a device's own state fits");
-    assert_eq!(
-        other.save().expect("a stopped device can be saved"),
-        saved,
-        "the state in use does not survive"
-    );
+    assert_eq!(save(&other), saved, "saved, restored, saved: not the same");
+    refused_states(make, &mut other, &saved);
+    driver.device_mut().restore(saved.clone()).expect("a device's own state fits");
+    assert_eq!(save(driver.device()), saved, "a device's own state changes it");
     driver.resume().expect("the device starts again");
     driver.pause();
     assert_eq!(driver.queue_states(), states, "pausing loses or repeats requests");
     driver.move_to(make()).expect("a device's own state fits");
+    for _ in 0..FUZZ_STEPS / 8 {
+        random_request(&mut driver, &mut random);
+    }
+}
+
+/// What is refused changes nothing, neither in a device in use nor in a fresh one.
+fn refused_states(make: Make<'_>, used: &mut dyn Device, own: &Saved) {
+    let mut fresh = make();
+    let body = |body: serde_json::Value| Saved { body, ..own.clone() };
+    for state in [
+        Saved { kind: "nothing".into(), ..own.clone() },
+        Saved { version: u16::MAX, ..own.clone() },
+        body("malformed".into()),
+        body(serde_json::json!([{}])),
+    ] {
+        for device in [&mut *used, fresh.as_mut()] {
+            let before = save(device);
+            device.restore(state.clone()).expect_err("a state that is not this device's was taken");
+            assert_eq!(save(device), before, "{state:?} was refused, and changed something");
+        }
+    }
 }
 
 fn malformed_chains(make: Make<'_>, eager: &[u16]) {
@@ -273,69 +294,14 @@ fn config_reads(make: Make<'_>) {
     }
 }
 
-/// A small generator, so that every run is the same (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
-    }
-
-    fn below_u16(&mut self, bound: u16) -> u16 {
-        u16::try_from(self.below(bound.into())).expect("below a u16")
-    }
-
-    /// The bytes of an access: one of so many widths, from one byte on.
-    fn access(&mut self, widths: u64) -> Vec<u8> {
-        let width = 1 << self.below(widths);
-        self.bytes(width)
-    }
-
-    fn bytes(&mut self, length: u64) -> Vec<u8> {
-        // Small numbers are more often meant to be something.
-        let small = self.below(2) == 0;
-        (0..length).map(|_| self.next().to_le_bytes()[0] & if small { 3 } else { 0xff }).collect()
-    }
-}
-
 /// Requests with any content and shape; answers only have to be answers.
 fn random_requests(make: Make<'_>, seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut random = Random::new(seed);
     let mut driver = Driver::new(make());
     let offered = driver.device().identity().features;
     driver.start((offered & random.next()) | features::COMMON).expect("the device starts");
-    let (queues, tokens) = (queues(driver.device()), tokens(driver.device()));
     for _ in 0..FUZZ_STEPS / 8 {
-        let queue = queues[usize::from(random.below_u16(u16::try_from(queues.len()).expect("few queues")))];
-        let readable: Vec<Vec<u8>> = (0..random.below(3))
-            .map(|_| {
-                let length = [0, 1, 4, 8, 12, 16, 64, 600, 5000][usize::from(random.below_u16(9))];
-                random.bytes(length)
-            })
-            .collect();
-        let readable: Vec<&[u8]> = readable.iter().map(Vec::as_slice).collect();
-        let writable: Vec<u32> = (0..random.below(3)).map(|_| u32::from(random.below_u16(3000))).collect();
-        let count = readable.len() + writable.len();
-        if count > 0 && driver.has_room(queue, count) {
-            driver.add(queue, &readable, &writable);
-        }
-        driver.notify(queue).expect("a valid chain is no fault");
-        for token in &tokens {
-            driver.source_ready(*token).expect("a valid chain is no fault");
-        }
-        let config_offset = u32::from(random.below_u16(0x100));
-        let bytes = random.access(4);
-        driver.device_mut().write_config(config_offset, &bytes);
-        for used in driver.used(queue) {
-            let _ = used.written();
-        }
+        random_request(&mut driver, &mut random);
         if random.below(50) == 0 {
             driver.pause();
             driver.resume().expect("the device starts again");
@@ -343,9 +309,53 @@ fn random_requests(make: Make<'_>, seed: u64) {
     }
 }
 
+/// One request, news of everything that is not a request, and a write to the configuration space.
+fn random_request(driver: &mut Driver<Box<dyn Device>>, random: &mut Random) {
+    let queues = queues(driver.device());
+    let queue = queues[usize::from(random.below_u16(u16::try_from(queues.len()).expect("few queues")))];
+    let readable: Vec<Vec<u8>> = (0..random.below(3))
+        .map(|_| {
+            let length = [0, 1, 4, 8, 12, 16, 64, 600, 5000][usize::from(random.below_u16(9))];
+            random.bytes(length)
+        })
+        .collect();
+    let readable: Vec<&[u8]> = readable.iter().map(Vec::as_slice).collect();
+    let writable: Vec<u32> = (0..random.below(3)).map(|_| u32::from(random.below_u16(3000))).collect();
+    let count = readable.len() + writable.len();
+    if count > 0 && driver.has_room(queue, count) {
+        driver.add(queue, &readable, &writable);
+    }
+    driver.notify(queue).expect("a valid chain is no fault");
+    for token in tokens(driver.device()) {
+        driver.source_ready(token).expect("a valid chain is no fault");
+    }
+    let offset = u32::from(random.below_u16(0x100));
+    let bytes = random.access(4);
+    driver.device_mut().write_config(offset, &bytes);
+    for used in driver.used(queue) {
+        let _ = used.written();
+    }
+}
+
+/// Restores a paused function.
+fn restored(transport: &mut PciTransport, state: TransportState) {
+    let _ = transport.restore(state.clone()).expect("a device's own state fits");
+    assert_eq!(transport.save().expect("a paused device"), state, "saved, restored, saved: not the same");
+}
+
+/// Another function in the place of this one, with the state that it has saved: whatever is not in it is lost.
+fn moved(mut old: Function, device: Box<dyn Device>, state: TransportState) -> Function {
+    let sizes: Vec<u16> = old.rings.iter().map(|ring| ring.config.size).collect();
+    let mut new = Function::with_memory(device, &old.memory, &sizes);
+    new.transport.pause();
+    restored(&mut new.transport, state);
+    new.rings = std::mem::take(&mut old.rings);
+    new
+}
+
 /// Anything a guest can do to the function, and anything its machine does meanwhile.
 fn random_accesses(make: Make<'_>, seed: u64) {
-    let mut random = Random(seed.wrapping_mul(0xd134_2543_de82_ef95));
+    let mut random = Random::new(seed);
     let mut function = Function::new(make());
     let offered = function.offered();
     let queues = u16::try_from(function.rings.len()).expect("few queues");
@@ -354,12 +364,12 @@ fn random_accesses(make: Make<'_>, seed: u64) {
             0 if random.below(4) == 0 => function.start(offered & random.next()),
             0 => {
                 function.transport.pause();
-                let state = function.transport.save();
-                if random.below(2) == 0
-                    && let Ok(state) = state
-                {
-                    let _ = function.transport.restore(state.clone()).expect("its own state fits");
-                    assert_eq!(function.transport.save().expect("a paused device"), state);
+                if let Ok(state) = function.transport.save() {
+                    match random.below(4) {
+                        0 => restored(&mut function.transport, state),
+                        1 => function = moved(function, make(), state),
+                        _ => {}
+                    }
                 }
                 function.transport.resume();
             }

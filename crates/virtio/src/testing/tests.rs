@@ -15,8 +15,10 @@ enum Flaw {
     StopsTwice,
     IgnoresWaitingWork,
     KeepsChainsOverStop,
-    ForgetsState,
+    SavesAnother,
+    ForgetsConfig,
     TakesAnyState,
+    TakesHalf,
     ConfigByWidth,
     ConfigPanics,
     Overwrites,
@@ -131,7 +133,7 @@ impl Device for Broken {
 
     fn save(&self) -> Result<Saved, NotSaveable> {
         let mut saved = self.echo.save()?;
-        if self.flaw == Flaw::ForgetsState {
+        if self.flaw == Flaw::SavesAnother {
             static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
             saved.body["events"] = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).into();
         }
@@ -139,10 +141,17 @@ impl Device for Broken {
     }
 
     fn restore(&mut self, saved: Saved) -> Result<(), RestoreError> {
-        if self.flaw == Flaw::TakesAnyState {
-            return Ok(());
+        match self.flaw {
+            Flaw::TakesAnyState => return Ok(()),
+            Flaw::TakesHalf => self.echo.write_config(0, &[7]),
+            _ => {}
         }
-        self.echo.restore(saved)
+        self.echo.restore(saved)?;
+        if self.flaw == Flaw::ForgetsConfig {
+            // As a fresh device has it, so only a device in use is missing something.
+            self.echo.write_config(0, &[0; 8]);
+        }
+        Ok(())
     }
 }
 
@@ -159,8 +168,10 @@ fn each_flaw_is_found() {
         Flaw::StopsTwice,
         Flaw::IgnoresWaitingWork,
         Flaw::KeepsChainsOverStop,
-        Flaw::ForgetsState,
+        Flaw::SavesAnother,
+        Flaw::ForgetsConfig,
         Flaw::TakesAnyState,
+        Flaw::TakesHalf,
         Flaw::ConfigByWidth,
         Flaw::ConfigPanics,
         Flaw::Overwrites,
