@@ -7,7 +7,7 @@
 //!    └───────────────────────────────┘
 //! ```
 //!
-//! *Reset* = stop, drop the session, clear the registers. *Pause* = stop, keep it. *Snapshot* = stop, queue states from
+//! *Reset* = stop, drop the session, `reset`, clear the registers. *Pause* = stop, keep it. *Snapshot* = stop, queue states from
 //! the session, `save`. *Resume* and *restore* = start. *Unplug* = stop, drop the device. The session is always in
 //! exactly one place, so "is it active?" is not a flag.
 
@@ -95,6 +95,10 @@ pub trait Device: Send {
     /// Ends work and hands the session back; requests in flight are finished first. Idempotent: `None` when idle.
     fn stop(&mut self) -> Option<Session>;
 
+    /// The driver reset the device (2.4): whatever a driver has set or sent is forgotten, so that the next one, of another
+    /// kernel maybe, finds the device as it was first. Only called while idle.
+    fn reset(&mut self) {}
+
     /// The driver notified queue `queue`. Does nothing when idle.
     ///
     /// # Errors
@@ -148,6 +152,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn stop(&mut self) -> Option<Session> {
         (**self).stop()
+    }
+
+    fn reset(&mut self) {
+        (**self).reset();
     }
 
     fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {

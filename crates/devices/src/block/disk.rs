@@ -220,7 +220,12 @@ impl Disk {
     /// Gives up the content of a range, where the file system can.
     pub(super) fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         match self.punch(offset, length) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            // A discard is a hint, and disks with blocks of 4 KiB call a smaller range invalid.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) =>
+            {
+                Ok(())
+            }
             outcome => outcome,
         }
     }
@@ -228,7 +233,8 @@ impl Disk {
     /// Makes a range read as zeroes; with `unmap` its space may be given up, else it stays allocated where the file
     /// system can do so.
     pub(super) fn zero(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
-        let unsupported = |outcome: &io::Result<()>| matches!(outcome, Err(error) if error.kind() == io::ErrorKind::Unsupported);
+        // Disks with blocks of 4 KiB call a smaller range invalid.
+        let unsupported = |outcome: &io::Result<()>| matches!(outcome, Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput));
         let mut outcome =
             if unmap { self.punch(offset, length) } else { Err(io::ErrorKind::Unsupported.into()) };
         if unsupported(&outcome) {

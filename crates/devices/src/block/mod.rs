@@ -1,6 +1,7 @@
 //! virtio-blk (virtio 1.2, 5.2) over a raw disk image.
 //!
 //! Requests are served in order, in the call that brings them, and data moves between the image and guest memory in place.
+//! A call may wait for the host's storage, so a disk wants a thread of its own.
 //! The device owns the image and whether its cache is write-back. A guest can only ever hurt its own image: every range
 //! is checked against the capacity, and every request is answered with a status if there is a byte for it.
 
@@ -30,6 +31,9 @@ const MOST_SEGMENTS: u32 = 254;
 /// The most data of one request. Descriptors may overlap, so a chain's length says nothing about the memory it needs;
 /// drivers stay below 2 MiB.
 const MOST_DATA: u64 = 64 << 20;
+/// Bytes after which a turn ends, so that a machine can be stopped or paused in between: some milliseconds of copying.
+/// A turn also ends with what makes the host's storage wait.
+const TURN_DATA: usize = 8 << 20;
 /// The most ranges of a discard or write-zeroes request.
 const MOST_RANGES: u32 = 16;
 /// The most sectors of such a range (64 MiB): zeroes may have to be written.
@@ -113,8 +117,14 @@ impl Block {
         let switchable = session.features & F_CONFIG_WCE != 0;
         let writeback = session.features & F_FLUSH != 0 && (self.writeback || !switchable);
         let backend = Backend { disk: &self.disk, options: &self.options, writeback };
-        queue
-            .serve(&session.interrupt, |chain| Served::Done(answer(chain, |payload| backend.handle(payload))))
+        let mut left = TURN_DATA;
+        queue.serve(&session.interrupt, |chain| {
+            let cost = chain.reader.remaining().saturating_add(chain.writer.remaining());
+            left = left.saturating_sub(cost);
+            let mut is_slow = false;
+            let chain = answer(chain, |payload| backend.handle(payload, &mut is_slow));
+            if is_slow || left == 0 { Served::Last(chain) } else { Served::Done(chain) }
+        })
     }
 }
 
@@ -147,8 +157,10 @@ impl Device for Block {
         let negotiated = self.session.as_ref().is_some_and(|session| session.features & F_CONFIG_WCE != 0);
         if let (WRITEBACK, [value @ (0 | 1)], true) = (offset, data, negotiated) {
             self.writeback = *value == 1;
-            if !self.writeback && self.disk.flush().is_err() {
-                tracing::warn!(path = %self.disk.path().display(), "cannot flush the disk image");
+            if !self.writeback
+                && let Err(error) = self.disk.flush()
+            {
+                tracing::debug!(path = %self.disk.path().display(), %error, "cannot flush the disk image");
             }
         }
     }
@@ -160,6 +172,10 @@ impl Device for Block {
 
     fn stop(&mut self) -> Option<Session> {
         self.session.take()
+    }
+
+    fn reset(&mut self) {
+        self.writeback = true;
     }
 
     fn queue_ready(&mut self, _queue: u16) -> Result<(), QueueFault> {
@@ -205,12 +221,19 @@ struct Backend<'a> {
 }
 
 impl Backend<'_> {
-    fn handle(&self, mut payload: Payload<'_>) -> Status {
+    /// Serves one request; `is_slow` is set when it made the host's storage wait.
+    fn handle(&self, mut payload: Payload<'_>, is_slow: &mut bool) -> Status {
         let mut header = [0; HEADER];
         if payload.reader.read_exact(&mut header).is_err() {
             return Status::IoError;
         }
-        match Request::parse(header) {
+        let request = Request::parse(header);
+        *is_slow = match request {
+            Request::Flush | Request::Discard | Request::Zero => true,
+            Request::Write { .. } => !self.writeback,
+            Request::Read { .. } | Request::Id | Request::Unknown => false,
+        };
+        match request {
             Request::Read { sector } => self.read(&mut payload, sector),
             Request::Write { sector } => self.writing(|backend| backend.write(&mut payload, sector)),
             Request::Flush => status(self.disk.flush()),

@@ -1,9 +1,11 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use snowboot_bus::GuestAddress;
 use snowboot_virtio::features::{EVENT_IDX, INDIRECT_DESC};
 use snowboot_virtio::testing::{Descriptor, Driver, NEXT, WRITE};
 use tempfile::TempDir;
+use vm_memory::Bytes;
 
 use super::*;
 
@@ -150,6 +152,39 @@ fn overlapping_descriptors_do_not_multiply_into_endless_work() {
     bench.driver.offer(0, 0);
     bench.driver.notify(0).unwrap();
     assert_eq!(bench.driver.used_index(0), 1);
+}
+
+#[test]
+fn a_turn_ends_with_what_takes_long_and_goes_on_by_itself() {
+    let mut bench = bench();
+    for kind in [0, 4, 0, 4] {
+        let data: &[u32] = if kind == 0 { &[512, 1] } else { &[1] };
+        bench.driver.add(0, &[&header(kind, 0)], data);
+    }
+    bench.driver.device_mut().queue_ready(0).unwrap();
+    assert_eq!(bench.driver.used(0).len(), 2, "a flush is the last of its turn");
+    bench.driver.notify(0).unwrap();
+    assert_eq!(bench.driver.used(0).len(), 2);
+    // Four overlapping descriptors of 3 MiB are more than a turn's data.
+    let address = bench.driver.allocate(4 << 20);
+    let status = bench.driver.allocate(1);
+    for head in [0, 8] {
+        let at = bench.driver.allocate(16);
+        bench.driver.memory().write_slice(&header(0, 0), GuestAddress(at)).unwrap();
+        let mut index = head;
+        let mut put = |address, length, flags| {
+            bench.driver.write_descriptor(0, index, Descriptor { address, length, flags, next: index + 1 });
+            index += 1;
+        };
+        put(at, 16, NEXT);
+        (0..4).for_each(|_| put(address, 3 << 20, NEXT | WRITE));
+        put(status, 1, WRITE);
+        bench.driver.offer(0, head);
+    }
+    bench.driver.device_mut().queue_ready(0).unwrap();
+    assert_eq!(bench.driver.used(0).len(), 1);
+    bench.driver.notify(0).unwrap();
+    assert_eq!(bench.driver.used(0).len(), 1);
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct Console {
     ports: Vec<Port>,
     sizes: Arc<Sizes>,
     waiting: VecDeque<ToDriver>,
+    /// Port 0 has another size than the driver was told to look for.
+    resized: bool,
     session: Option<Session>,
 }
 
@@ -68,11 +70,22 @@ impl Console {
         let sizes = Arc::new(Sizes { wake: Wake::new()?, news: Mutex::new(vec![None; ports.len()]) });
         let control = ConsoleControl { sizes: Arc::clone(&sizes) };
         let ports = ports.into_iter().map(Port::new).collect();
-        Ok((Self { ports, sizes, waiting: VecDeque::new(), session: None }, control))
+        Ok((Self { ports, sizes, waiting: VecDeque::new(), resized: false, session: None }, control))
     }
 
     fn multiport(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.features & F_MULTIPORT != 0)
+    }
+
+    /// Tells of sizes that came while there was nobody to tell.
+    fn catch_up(&mut self) {
+        if !self.multiport() {
+            self.waiting.clear();
+        }
+        let Some(session) = &self.session else { return };
+        if std::mem::take(&mut self.resized) && session.features & F_SIZE != 0 {
+            session.interrupt.config();
+        }
     }
 
     /// Does everything there is to do.
@@ -189,20 +202,17 @@ impl Console {
         let none = vec![None; self.ports.len()];
         let news =
             std::mem::replace(&mut *self.sizes.news.lock().unwrap_or_else(PoisonError::into_inner), none);
-        let multiport = self.multiport();
         for (id, size) in (0u32..).zip(news) {
             let Some(size) = size else { continue };
             let Some(port) = index(id).and_then(|index| self.ports.get_mut(index)) else { continue };
             port.size = Some(size);
-            if multiport {
-                self.say(ToDriver::Resize(id, size));
-            }
-            if let Some(session) = &self.session
-                && id == 0
-                && session.features & F_SIZE != 0
-            {
-                session.interrupt.config();
-            }
+            // Only the newest counts, of those that nobody has heard yet.
+            self.waiting.retain(|message| !matches!(message, ToDriver::Resize(other, _) if *other == id));
+            self.say(ToDriver::Resize(id, size));
+            self.resized |= id == 0;
+        }
+        if self.session.is_some() {
+            self.catch_up();
         }
         self.speak()
     }
@@ -231,11 +241,20 @@ impl Device for Console {
 
     fn start(&mut self, session: Session) -> Result<(), StartError> {
         self.session = Some(session);
+        self.catch_up();
         self.serve_all().map_err(|fault| StartError { device: "console", reason: fault.to_string() })
     }
 
     fn stop(&mut self) -> Option<Session> {
         self.session.take()
+    }
+
+    fn reset(&mut self) {
+        self.waiting.clear();
+        self.resized = false;
+        for port in &mut self.ports {
+            port.open = false;
+        }
     }
 
     fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {
@@ -270,6 +289,7 @@ impl Device for Console {
     fn save(&self) -> Result<Saved, NotSaveable> {
         let state = State {
             waiting: self.waiting.iter().copied().collect(),
+            resized: self.resized,
             ports: self.ports.iter().map(Port::save).collect(),
         };
         Saved::new(KIND, VERSION, &state)
@@ -291,6 +311,7 @@ impl Device for Console {
         }
         state.ports.iter().try_for_each(port::State::check)?;
         self.waiting = state.waiting.into();
+        self.resized = state.resized;
         for (port, state) in self.ports.iter_mut().zip(state.ports) {
             port.restore(state);
         }
@@ -327,6 +348,7 @@ struct Sizes {
 #[serde(deny_unknown_fields)]
 struct State {
     waiting: Vec<ToDriver>,
+    resized: bool,
     ports: Vec<port::State>,
 }
 

@@ -100,6 +100,8 @@ impl Port {
     }
 
     pub(super) fn restore(&mut self, state: State) {
+        // The state has what was in the stream then; what is in it now belongs to another past.
+        let _ = self.stream.read_to(&mut io::sink(), usize::MAX);
         self.open = state.open;
         self.size = state.size;
         self.restored = state.input.into();

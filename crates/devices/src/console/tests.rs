@@ -223,6 +223,49 @@ fn a_new_size_is_announced() {
 }
 
 #[test]
+fn a_size_that_changes_in_a_pause_is_announced_afterwards() {
+    let mut bench = bench(2, F_MULTIPORT | F_SIZE);
+    bench.open(0);
+    bench.open(1);
+    bench.told();
+    bench.driver.pause();
+    for columns in [10, 20, 30] {
+        bench.control.resize(0, columns, 24);
+        bench.control.resize(1, columns, 50);
+        bench.news(2);
+    }
+    let told = bench.driver.config_interrupts();
+    bench.driver.resume().unwrap();
+    assert_eq!(bench.driver.config_interrupts(), told + 1);
+    let resizes = |id, rows| [message(id, 5, 0), vec![30, 0, rows, 0]].concat();
+    assert_eq!(bench.told(), [resizes(0, 24), resizes(1, 50)]);
+}
+
+#[test]
+fn a_reset_closes_the_ports_and_forgets_what_was_to_be_told() {
+    let mut bench = bench(2, F_MULTIPORT);
+    let fresh = bench.driver.device().save().unwrap();
+    bench.open(0);
+    for _ in 0..40 {
+        bench.driver.request(3, &[&message(1, 3, 1)], &[]);
+    }
+    bench.driver.pause();
+    assert_ne!(bench.driver.device().save().unwrap(), fresh);
+    bench.driver.reset();
+    assert_eq!(bench.driver.device().save().unwrap(), fresh);
+}
+
+#[test]
+fn what_was_typed_after_a_state_was_saved_is_gone_when_that_comes_back() {
+    let (mut console, hosts, _) = console(1);
+    hosts[0].write(b"before", None).unwrap();
+    let saved = console.save().unwrap();
+    hosts[0].write(b"after", None).unwrap();
+    console.restore(saved.clone()).unwrap();
+    assert_eq!(console.save().unwrap(), saved);
+}
+
+#[test]
 fn an_emergency_byte_goes_out_before_anything_is_set_up() {
     let (mut console, hosts, _) = console(1);
     console.write_config(EMERGENCY_WRITE, &u32::from(b'!').to_le_bytes());

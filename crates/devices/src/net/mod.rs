@@ -60,6 +60,8 @@ const VERSION: u16 = 1;
 
 /// The network card.
 pub struct Net {
+    /// The address that it has after a reset.
+    own_address: [u8; 6],
     address: [u8; 6],
     port: Arc<Port>,
     clock: Clock,
@@ -72,6 +74,8 @@ pub struct Net {
     inbound: Inbound,
     /// The guest features that are in force: those negotiated, less what the driver has turned off.
     offloads: Option<u64>,
+    /// Whether the driver sees the link up: what the port says, as of when the driver was last told.
+    link_shown: bool,
     session: Option<Session>,
 }
 
@@ -87,7 +91,9 @@ impl Net {
         port.set_ready(false);
         let port = Arc::new(port);
         let control = NetControl { port: Arc::downgrade(&port), link: Arc::clone(&link) };
+        let link_shown = port.link();
         let net = Self {
+            own_address: mac,
             address: mac,
             port,
             clock,
@@ -97,13 +103,32 @@ impl Net {
             unsent: None,
             inbound: Inbound::new()?,
             offloads: None,
+            link_shown,
             session: None,
         };
         Ok((net, control))
     }
 
+    fn forget_frames(&mut self) {
+        self.unsent = None;
+        self.retry.clear();
+        self.inbound.clear();
+    }
+
     fn features(&self) -> u64 {
         self.session.as_ref().map_or(0, |session| session.features)
+    }
+
+    /// Tells the driver when the link is another than it sees; while there is none, that waits.
+    fn show_link(&mut self) {
+        let Some(session) = &self.session else { return };
+        let link = self.port.link();
+        if self.link_shown != link {
+            self.link_shown = link;
+            if session.features & F_STATUS != 0 {
+                session.interrupt.config();
+            }
+        }
     }
 
     fn accept(&self) {
@@ -168,7 +193,7 @@ impl Device for Net {
     }
 
     fn read_config(&self, offset: u32, data: &mut [u8]) {
-        let status = if self.port.link() { LINK_UP } else { 0 };
+        let status = if self.link_shown { LINK_UP } else { 0 };
         let mut space = self.address.to_vec();
         space.extend(status.to_le_bytes());
         space.extend(1u16.to_le_bytes()); // max_virtqueue_pairs
@@ -178,6 +203,7 @@ impl Device for Net {
     fn start(&mut self, session: Session) -> Result<(), StartError> {
         self.session = Some(session);
         self.accept();
+        self.show_link();
         self.port.set_ready(true);
         let served = self.control().and_then(|()| self.transmit()).and_then(|()| self.receive());
         served.map_err(|fault| StartError { device: "network", reason: fault.to_string() })
@@ -186,9 +212,15 @@ impl Device for Net {
     fn stop(&mut self) -> Option<Session> {
         let session = self.session.take()?;
         self.port.set_ready(false);
-        self.inbound.clear();
         self.retry.clear();
         Some(session)
+    }
+
+    fn reset(&mut self) {
+        self.address = self.own_address;
+        self.offloads = None;
+        self.link_shown = self.port.link();
+        self.forget_frames();
     }
 
     fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {
@@ -225,11 +257,7 @@ impl Device for Net {
             }
             _ => {
                 self.link.drain();
-                if let Some(session) =
-                    self.session.as_ref().filter(|session| session.features & F_STATUS != 0)
-                {
-                    session.interrupt.config();
-                }
+                self.show_link();
                 Ok(())
             }
         }
@@ -237,7 +265,12 @@ impl Device for Net {
 
     /// A frame on its way is not saved: networks lose frames, and the other end of this one is elsewhere.
     fn save(&self) -> Result<Saved, NotSaveable> {
-        let state = State { address: self.address, offloads: self.offloads, link: self.port.link() };
+        let state = State {
+            address: self.address,
+            offloads: self.offloads,
+            link: self.port.link(),
+            link_shown: self.link_shown,
+        };
         Saved::new(KIND, VERSION, &state)
     }
 
@@ -246,8 +279,10 @@ impl Device for Net {
         if state.offloads.is_some_and(|offloads| offloads & !GUEST_OFFLOADS != 0) {
             return Err(RestoreError("the network card's offloads are none that it has".into()));
         }
-        (self.address, self.offloads) = (state.address, state.offloads);
+        (self.address, self.offloads, self.link_shown) = (state.address, state.offloads, state.link_shown);
         self.port.set_link(state.link);
+        // What is on its way belongs to another past.
+        self.forget_frames();
         Ok(())
     }
 }
@@ -276,4 +311,5 @@ struct State {
     address: [u8; 6],
     offloads: Option<u64>,
     link: bool,
+    link_shown: bool,
 }

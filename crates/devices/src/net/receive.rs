@@ -26,6 +26,8 @@ enum Delivery {
     Short,
     /// It does not fit into any number of this driver's buffers.
     Lost,
+    /// The turn is over.
+    Later,
 }
 
 impl Net {
@@ -73,9 +75,11 @@ impl Inbound {
         port: &Port,
         now: Duration,
     ) -> Result<bool, QueueFault> {
+        // A driver that gives back useless buffers as fast as they come would keep a turn going for ever.
+        let mut budget = queue.size();
         for _ in 0..FRAMES_AT_ONCE {
             let Some(frame) = self.frame.take().or_else(|| port.receive()) else { return Ok(false) };
-            let delivery = match deliver(queue, features, &frame)? {
+            let delivery = match deliver(queue, features, &frame, &mut budget)? {
                 Delivery::Short if self.is_out_of_patience(now) => Delivery::Lost,
                 delivery => delivery,
             };
@@ -88,6 +92,10 @@ impl Inbound {
                 Delivery::Wait | Delivery::Short => {
                     self.frame = Some(frame);
                     return Ok(false);
+                }
+                Delivery::Later => {
+                    self.frame = Some(frame);
+                    return Ok(true);
                 }
             }
         }
@@ -106,14 +114,19 @@ impl Inbound {
 
 /// Delivers a frame in one chain, or with `MRG_RXBUF` in as many as it takes, which the driver sees all at once
 /// (5.1.6.4.1).
-fn deliver(queue: &mut Queue, features: u64, frame: &Frame) -> Result<Delivery, QueueFault> {
+fn deliver(
+    queue: &mut Queue,
+    features: u64,
+    frame: &Frame,
+    budget: &mut u16,
+) -> Result<Delivery, QueueFault> {
     let mergeable = features & F_MRG_RXBUF != 0;
     let needed = frame.bytes.len().saturating_add(HEADER);
     let most = if mergeable { usize::from(queue.size()) } else { 1 };
     let mut chains: Vec<DescriptorChain> = Vec::with_capacity(1);
     let mut room = 0usize;
     while room < needed && chains.len() < most {
-        let Some(chain) = queue.pop()? else { break };
+        let Some(chain) = queue.pop_within(budget)? else { break };
         let length = chain.writer.remaining();
         if length == 0 || (chains.is_empty() && length < HEADER) {
             queue.add_used(chain)?; // No place for a packet, not even for the beginning of one.
@@ -124,6 +137,7 @@ fn deliver(queue: &mut Queue, features: u64, frame: &Frame) -> Result<Delivery, 
     }
     if room < needed {
         let delivery = match chains.len() {
+            length if length < most && *budget == 0 => Delivery::Later,
             0 => Delivery::Wait,
             length if length < most => Delivery::Short,
             _ => Delivery::Lost,

@@ -249,6 +249,55 @@ fn the_link_is_shown_and_announced() {
 }
 
 #[test]
+fn a_cable_that_is_pulled_in_a_pause_is_told_afterwards() {
+    let mut bench = bench(F_STATUS);
+    for (link, shown) in [(false, 0), (true, 1)] {
+        bench.driver.pause();
+        bench.control.set_link(link);
+        bench.driver.source_ready(LINK).unwrap();
+        let told = bench.driver.config_interrupts();
+        bench.driver.resume().unwrap();
+        assert_eq!((bench.link(), bench.driver.config_interrupts()), (shown, told + 1));
+    }
+    // It came back before the guest could know.
+    bench.driver.pause();
+    bench.control.set_link(false);
+    bench.control.set_link(true);
+    let told = bench.driver.config_interrupts();
+    bench.driver.resume().unwrap();
+    assert_eq!((bench.link(), bench.driver.config_interrupts()), (1, told));
+    // A machine that is restored elsewhere still has to be told.
+    bench.driver.pause();
+    bench.control.set_link(false);
+    let saved = bench.driver.device().save().unwrap();
+    let (mut other, _) = card(&bench.switch, &bench.time);
+    other.restore(saved).unwrap();
+    let mut driver = Driver::new(other);
+    driver.start(F_STATUS).unwrap();
+    assert_eq!((driver.config_interrupts(), driver.config::<1>(6)), (1, [0]));
+}
+
+#[test]
+fn what_a_driver_has_set_ends_with_its_reset() {
+    let all = F_CTRL_VQ | F_CTRL_MAC_ADDR | F_CTRL_GUEST_OFFLOADS | F_GUEST_CSUM;
+    let mut bench = bench_with(all, Limits { queue_frames: 1, ..Limits::default() });
+    let fresh = bench.driver.device().save().unwrap();
+    assert_eq!(bench.command(&[&[1, 1, 2, 0, 0, 0, 0, 9]]), OK);
+    assert_eq!(bench.command(&[&[5, 0], &[0; 8]]), OK);
+    for _ in 0..3 {
+        bench.driver.add(TRANSMIT, &[&[0; HEADER], &frame(PEER, ADDRESS, 60)], &[]);
+    }
+    bench.driver.notify(TRANSMIT).unwrap();
+    assert!(bench.driver.device().unsent.is_some());
+    bench.driver.pause();
+    assert_ne!(bench.driver.device().save().unwrap(), fresh);
+    bench.driver.reset();
+    assert_eq!(bench.driver.device().save().unwrap(), fresh);
+    assert!(bench.driver.device().unsent.is_none());
+    assert_eq!(bench.driver.config::<6>(0), ADDRESS);
+}
+
+#[test]
 fn control_commands_are_answered() {
     let all = F_CTRL_VQ | F_CTRL_RX | F_CTRL_MAC_ADDR | F_CTRL_GUEST_OFFLOADS | F_GUEST_CSUM;
     let mut bench = bench(all);
@@ -285,6 +334,7 @@ fn address_and_link_move_to_another_process() {
     let mut bench = bench(F_STATUS | F_CTRL_VQ | F_CTRL_MAC_ADDR);
     assert_eq!(bench.command(&[&[1, 1, 2, 0, 0, 0, 0, 9]]), OK);
     bench.control.set_link(false);
+    bench.driver.source_ready(LINK).unwrap();
     let saved = bench.driver.device().save().unwrap();
     let (other, control) = card(&bench.switch, &bench.time);
     drop(bench.driver.move_to(other).unwrap());

@@ -60,7 +60,7 @@ fn take(chain: &mut DescriptorChain, features: u64) -> Option<Frame> {
         return None;
     }
     let offload = wire::parse(header, features)?;
-    let mut bytes = Vec::with_capacity(length);
-    chain.reader.read_to_end(&mut bytes).ok()?;
+    let mut bytes = vec![0; length];
+    chain.reader.read_exact(&mut bytes).ok()?;
     Some(Frame { bytes, offload })
 }

@@ -58,6 +58,9 @@ pub struct QueueFault {
 pub enum Served {
     /// Finished: used length is what the writer wrote.
     Done(DescriptorChain),
+    /// Finished, and enough for one turn: the doorbell is rung if there is more. For requests whose cost their number
+    /// does not bound.
+    Last(DescriptorChain),
     /// The device keeps the chain and will call [`Queue::complete`].
     Later,
     /// Not now: the chain stays first in the ring and serving ends. The driver is not asked to notify, so the device
@@ -192,11 +195,20 @@ impl Queue {
     /// When the ring is corrupt.
     pub fn pop(&mut self) -> Result<Option<DescriptorChain>, QueueFault> {
         let mut budget = self.size();
-        let chain = self.take(&mut budget)?;
+        let chain = self.pop_within(&mut budget)?;
         if chain.is_none() && budget == 0 {
             self.carry_on()?;
         }
         Ok(chain)
+    }
+
+    /// As [`Self::pop`], for a device that takes many chains in a turn: each one that is looked at, malformed or not,
+    /// costs one of `budget`. `None` with a budget of 0 says nothing of the ring; the device calls itself again.
+    ///
+    /// # Errors
+    /// When the ring is corrupt.
+    pub fn pop_within(&mut self, budget: &mut u16) -> Result<Option<DescriptorChain>, QueueFault> {
+        self.take(budget)
     }
 
     /// Puts a popped chain back unanswered, in front of all others; of several, the newest goes first.
@@ -310,6 +322,10 @@ impl Queue {
                     self.add_used(chain)?;
                     // At once, for a driver that polls while the next request takes its time.
                     self.publish()?;
+                }
+                Served::Last(chain) => {
+                    self.add_used(chain)?;
+                    return self.carry_on();
                 }
                 Served::Later => {}
                 Served::PutBack(chain) => {

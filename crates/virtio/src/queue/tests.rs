@@ -125,6 +125,37 @@ fn a_chain_put_back_stays_first_and_is_whole_again() {
 }
 
 #[test]
+fn a_device_that_has_had_enough_is_called_again() {
+    let mut rig = Rig::new(0);
+    let heads = [rig.room(1), rig.room(1)];
+    rig.queue.serve(&rig.interrupt, Served::Last).unwrap();
+    assert_eq!((rig.used_lengths(), rig.interrupts()), (vec![(heads[0], 0)], 1));
+    assert!(rig.doorbell_rang());
+    rig.queue.serve(&rig.interrupt, Served::Last).unwrap();
+    assert_eq!((rig.used_lengths(), rig.interrupts()), (vec![(heads[1], 0)], 2));
+    assert!(!rig.doorbell_rang(), "there is nothing to be called for");
+    assert!(rig.ring.wants_notification());
+}
+
+#[test]
+fn chains_beyond_a_budget_stay_in_the_ring() {
+    let mut rig = Rig::new(0);
+    rig.ring.write_descriptor(SIZE - 1, buffer(u64::MAX, 1, 0, 0));
+    rig.ring.offer(SIZE - 1);
+    let head = rig.ring.add(&[Descriptor { address: BUFFERS, length: 1, flags: WRITE, next: 0 }]);
+    let mut budget = 1;
+    assert!(rig.queue.pop_within(&mut budget).unwrap().is_none(), "the malformed one was looked at");
+    assert_eq!(budget, 0);
+    let chain = rig.queue.pop_within(&mut 1).unwrap().unwrap();
+    rig.queue.add_used(chain).unwrap();
+    rig.queue.signal(&rig.interrupt).unwrap();
+    assert_eq!(rig.used_lengths().last(), Some(&(head, 0)));
+    let mut budget = 2;
+    assert!(rig.queue.pop_within(&mut budget).unwrap().is_none());
+    assert_eq!(budget, 2, "an empty ring costs nothing");
+}
+
+#[test]
 fn kept_chains_are_completed_in_any_order() {
     let mut rig = Rig::new(0);
     rig.room(4);

@@ -182,6 +182,7 @@ impl<D: Device> Driver<D> {
     /// Resets the device and forgets everything in the rings.
     pub fn reset(&mut self) {
         drop(self.device.stop());
+        self.device.reset();
         self.paused = None;
         for ring in &mut self.rings {
             ring.reset();

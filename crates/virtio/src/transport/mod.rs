@@ -197,7 +197,7 @@ impl PciTransport {
     /// Back to how it was when the machine was built, with the BAR at its first address, where the machine moves its
     /// range. A paused device stays paused.
     pub fn reset(&mut self) {
-        self.end_session();
+        self.reset_device();
         self.registers.reset();
         self.interrupt.msix().reset();
         self.config.reset();
@@ -312,6 +312,11 @@ impl PciTransport {
         self.held = None;
     }
 
+    fn reset_device(&mut self) {
+        self.end_session();
+        self.device.reset();
+    }
+
     /// The device cannot go on before its driver resets it (2.1.2).
     fn fail(&mut self, reason: &dyn std::error::Error) {
         self.end_session();
@@ -350,7 +355,8 @@ impl PciTransport {
             Some(Place::Common(offset)) => match self.registers.write(offset, data) {
                 Event::None => {}
                 Event::Start => self.begin_session(),
-                Event::Stop | Event::Reset => self.end_session(),
+                Event::Stop => self.end_session(),
+                Event::Reset => self.reset_device(),
             },
             Some(Place::Device(offset)) => self.device.write_config(offset, data),
             Some(Place::Doorbell(offset)) => {
