@@ -1,4 +1,4 @@
-//! Finding the transport header of a frame that is to be cut.
+//! Reading the headers of a frame: its tag, and the transport header of one that is to be cut.
 //!
 //! Pure functions over untrusted bytes; nothing here indexes without asking.
 
@@ -18,6 +18,26 @@ const UDP: u8 = 17;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const DESTINATION: u8 = 60;
+
+/// An outer tag: its type, which tells customers' VLANs from providers', and the VLAN's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tag {
+    kind: u16,
+    number: u16,
+}
+
+impl Tag {
+    /// The outer tag of a frame. One with the number 0 carries only a priority, and its frame belongs to no VLAN (IEEE
+    /// 802.1Q, 9.6).
+    pub(crate) fn find(bytes: &[u8]) -> Option<Self> {
+        let kind = word(bytes, 12)?;
+        if !TAGS.contains(&kind) {
+            return None;
+        }
+        let number = word(bytes, 14)? & 0x0fff;
+        (number != 0).then_some(Self { kind, number })
+    }
+}
 
 /// The IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,8 +10,10 @@ use std::time::Duration;
 use crate::Counters;
 use crate::finish::{Finished, Segments, check, finish};
 use crate::frame::{Accepts, Frame, HEADER, LONGEST};
+use crate::headers::Tag;
 use crate::state::{Admission, PortId};
 use crate::switch::{Shared, Wakes};
+use crate::table::Station;
 
 /// How a port's owner learns that there is something to do: a frame has come into an empty queue, or a frame that was
 /// refused may be sent again.
@@ -182,8 +184,9 @@ fn admit(mut frame: Frame) -> Admission {
     if !(HEADER..=LONGEST).contains(&frame.bytes.len()) {
         return Admission::BadLength;
     }
-    match check(&mut frame) {
-        Some(()) => Admission::Frame { frame, to, from },
-        None => Admission::Malformed,
+    if check(&mut frame).is_none() {
+        return Admission::Malformed;
     }
+    let tag = Tag::find(&frame.bytes);
+    Admission::Frame { frame, to: Station { tag, address: to }, from: Station { tag, address: from } }
 }

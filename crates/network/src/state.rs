@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::frame::{Accepts, Frame};
 use crate::inbox::{Inbox, Room};
 use crate::switch::Wakes;
-use crate::table::{Address, Table, is_group};
+use crate::table::{Station, Table};
 use crate::{Counters, Full, Limits, Waker};
 
 /// Names a port for as long as the switch lives: never used twice.
@@ -17,7 +17,7 @@ pub(crate) struct PortId(pub(crate) u64);
 
 /// A frame that has passed all checks, or why it did not.
 pub(crate) enum Admission {
-    Frame { frame: Frame, to: Address, from: Address },
+    Frame { frame: Frame, to: Station, from: Station },
     BadLength,
     Malformed,
 }
@@ -193,8 +193,8 @@ impl State {
         Ok(())
     }
 
-    fn route(&self, sender: PortId, to: Address, now: Duration) -> Route {
-        if is_group(to) {
+    fn route(&self, sender: PortId, to: Station, now: Duration) -> Route {
+        if to.is_group() {
             return Route::AllOthers;
         }
         match self.table.find(to, now, self.limits.ageing) {

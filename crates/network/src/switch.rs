@@ -13,7 +13,7 @@ use crate::{Counters, Waker};
 /// Bounds of a switch. They hold for each port, so that no guest can use up what is another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Addresses learnt behind one port; the one learnt first makes room. With 0 the switch is a hub.
+    /// Addresses learnt behind one port, once for each VLAN they are used in; the one learnt first makes room. With 0 the switch is a hub.
     pub learned: usize,
     /// How long an address is known after its last frame.
     pub ageing: Duration,
@@ -49,10 +49,11 @@ impl Default for Limits {
 
 /// A learning Ethernet switch. Clones are handles to the same switch, which lives as long as one of them or a port.
 ///
-/// It learns source addresses (never group addresses) and sends a frame for a known address to that address's port only.
-/// All others are flooded: broadcast, multicast, unknown addresses, and also the addresses that IEEE 802.1D reserves for
-/// bridges, so that guests can speak LACP, STP or LLDP with each other. No frame leaves through the port it came from.
-/// Tags are neither added, removed nor looked at.
+/// It learns source addresses (never group addresses), for each VLAN tag apart, and sends a frame for a known address to
+/// that address's port only. All others are flooded: broadcast, multicast, unknown addresses, and also the addresses that
+/// IEEE 802.1D reserves for bridges, so that guests can speak LACP, STP or LLDP with each other. No frame leaves through
+/// the port it came from. Tags are neither added nor removed, and every port is in every VLAN; of several tags the outer
+/// one counts.
 ///
 /// # Who waits, and who loses frames
 /// A frame with *one* ready receiver waits for it: [`Port::send`] gives it back as [`Full`](crate::Full) while that

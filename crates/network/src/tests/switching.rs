@@ -117,6 +117,45 @@ fn tags_pass_untouched() {
     }
 }
 
+/// A frame of an experimental type behind a tag.
+fn tagged(kind: u16, number: u16, to: [u8; 6], from: [u8; 6]) -> Frame {
+    let tag = [kind.to_be_bytes(), number.to_be_bytes()].concat();
+    Frame::new([&to[..], &from, &tag, &[0x88, 0xb5]].concat())
+}
+
+#[test]
+fn a_guest_that_bridges_two_vlans_over_one_card_does_not_take_the_others_addresses() {
+    for kind in [0x8100, 0x88a8] {
+        let switch = Switch::new();
+        let ports = ports(&switch, 3);
+        let [station, peer, bridge] = &ports[..] else { panic!("there are three") };
+        station.send(START, tagged(kind, 10, BROADCAST, address(0))).unwrap();
+        bridge.send(START, tagged(kind, 20, BROADCAST, address(0))).unwrap();
+        ports.iter().for_each(|port| drop(drain(port)));
+        peer.send(START, tagged(kind, 10, address(0), address(1))).unwrap();
+        assert_eq!(ports.iter().map(|port| drain(port).len()).collect::<Vec<_>>(), [1, 0, 0]);
+        peer.send(START, tagged(kind, 20, address(0), address(1))).unwrap();
+        assert_eq!(ports.iter().map(|port| drain(port).len()).collect::<Vec<_>>(), [0, 0, 1]);
+        // What it bridges back is not for a station behind its own port.
+        bridge.send(START, tagged(kind, 10, address(0), address(1))).unwrap();
+        assert_eq!(ports.iter().map(|port| drain(port).len()).collect::<Vec<_>>(), [1, 0, 0]);
+    }
+}
+
+#[test]
+fn a_tag_that_only_carries_a_priority_is_none() {
+    let switch = Switch::new();
+    let ports = ports(&switch, 3);
+    introduce(&ports, START);
+    ports[0].send(START, tagged(0x8100, 0xe000, address(1), address(0))).unwrap();
+    assert_eq!(ports.iter().map(|port| drain(port).len()).collect::<Vec<_>>(), [0, 1, 0]);
+    // Drop-eligible and urgent, but in the same VLAN.
+    ports[1].send(START, tagged(0x8100, 0x0005, BROADCAST, address(1))).unwrap();
+    ports.iter().for_each(|port| drop(drain(port)));
+    ports[0].send(START, tagged(0x8100, 0xf005, address(1), address(0))).unwrap();
+    assert_eq!(ports.iter().map(|port| drain(port).len()).collect::<Vec<_>>(), [0, 1, 0]);
+}
+
 #[test]
 fn two_ports_of_one_machine_are_two_stations() {
     let switch = Switch::new();
