@@ -13,6 +13,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Limits;
@@ -22,7 +23,7 @@ use crate::state::PortId;
 /// Frames towards one port.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    frames: VecDeque<Frame>,
+    frames: VecDeque<Arc<Frame>>,
     bytes: usize,
     closed: Option<Closed>,
     waiting: VecDeque<PortId>,
@@ -73,13 +74,13 @@ impl Inbox {
     }
 
     /// Queues a frame, which [`Inbox::fits`].
-    pub(crate) fn push(&mut self, frame: Frame) {
+    pub(crate) fn push(&mut self, frame: Arc<Frame>) {
         self.bytes = self.bytes.saturating_add(frame.bytes.len());
         self.frames.push_back(frame);
     }
 
     /// Takes the oldest frame, and whoever is to be woken because the queue has opened again.
-    pub(crate) fn take(&mut self, limits: &Limits) -> Option<(Frame, VecDeque<PortId>)> {
+    pub(crate) fn take(&mut self, limits: &Limits) -> Option<(Arc<Frame>, VecDeque<PortId>)> {
         let frame = self.frames.pop_front()?;
         self.bytes = self.bytes.saturating_sub(frame.bytes.len());
         let mut woken = VecDeque::new();

@@ -147,7 +147,8 @@ impl Port {
             }
             *cutting = None;
             let (frame, accepts) = self.switch.lock().take(self.id, wakes)?;
-            match finish(frame, accepts) {
+            // The last of several receivers gets the bytes themselves, the others copy them here.
+            match finish(Arc::unwrap_or_clone(frame), accepts) {
                 Some(Finished::Whole(frame)) => return Some(frame),
                 Some(Finished::Cut(segments)) => {
                     self.switch.lock().note_cut(self.id, Some(segments.packets()));
@@ -188,5 +189,9 @@ fn admit(mut frame: Frame) -> Admission {
         return Admission::Malformed;
     }
     let tag = Tag::find(&frame.bytes);
-    Admission::Frame { frame, to: Station { tag, address: to }, from: Station { tag, address: from } }
+    Admission::Frame {
+        frame: Arc::new(frame),
+        to: Station { tag, address: to },
+        from: Station { tag, address: from },
+    }
 }

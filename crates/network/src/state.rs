@@ -3,6 +3,7 @@
 //! It calls nobody: wakers are collected, and called by the port's methods after unlocking.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::frame::{Accepts, Frame};
@@ -15,9 +16,10 @@ use crate::{Counters, Full, Limits, Waker};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct PortId(pub(crate) u64);
 
-/// A frame that has passed all checks, or why it did not.
+/// A frame that has passed all checks, or why it did not. Its bytes are not copied under the lock: several receivers share
+/// them until they take them.
 pub(crate) enum Admission {
-    Frame { frame: Frame, to: Station, from: Station },
+    Frame { frame: Arc<Frame>, to: Station, from: Station },
     BadLength,
     Malformed,
 }
@@ -45,7 +47,11 @@ struct Member {
 enum Route {
     Nowhere,
     One(PortId),
-    AllOthers,
+    /// All other ports.
+    Flood {
+        /// The only one of them that it can wait for.
+        only: Option<PortId>,
+    },
 }
 
 impl State {
@@ -127,7 +133,7 @@ impl State {
     }
 
     /// Takes the next frame for `id`, with what its owner accepts.
-    pub(crate) fn take(&mut self, id: PortId, wakes: &mut Wakes) -> Option<(Frame, Accepts)> {
+    pub(crate) fn take(&mut self, id: PortId, wakes: &mut Wakes) -> Option<(Arc<Frame>, Accepts)> {
         let member = self.ports.get_mut(&id)?;
         let (frame, waiting) = member.inbox.take(&self.limits)?;
         let accepts = member.accepts;
@@ -173,12 +179,12 @@ impl State {
             if let Some(sender) = self.ports.get_mut(&id) {
                 count(&mut sender.counters.held_back, 1);
             }
-            return Err(Full { frame, retry_at });
+            return Err(Full { frame: Arc::unwrap_or_clone(frame), retry_at });
         }
         let copies = match route {
             Route::Nowhere => 0,
             Route::One(receiver) => self.unicast(receiver, frame, wakes),
-            Route::AllOthers => self.flood(id, frame, wakes),
+            Route::Flood { .. } => self.flood(id, &frame, wakes),
         };
         if let Some(Member { counters, .. }) = self.ports.get_mut(&id) {
             count(&mut counters.sent, 1);
@@ -194,14 +200,20 @@ impl State {
     }
 
     fn route(&self, sender: PortId, to: Station, now: Duration) -> Route {
-        if to.is_group() {
-            return Route::AllOthers;
-        }
-        match self.table.find(to, now, self.limits.ageing) {
+        let known = if to.is_group() { None } else { self.table.find(to, now, self.limits.ageing) };
+        match known {
             Some(port) if port == sender => Route::Nowhere,
             Some(port) => Route::One(port),
-            None => Route::AllOthers,
+            None => Route::Flood { only: self.only_receiver(sender) },
         }
+    }
+
+    /// The one port besides `sender` with a link and a ready owner.
+    fn only_receiver(&self, sender: PortId) -> Option<PortId> {
+        let mut ready =
+            self.ports.iter().filter(|(id, member)| **id != sender && member.link && member.ready);
+        let (only, _) = ready.next()?;
+        ready.next().is_none().then_some(*only)
     }
 
     /// Until when the frame has to wait, if it has a single ready receiver and that one is full.
@@ -213,31 +225,25 @@ impl State {
         now: Duration,
         wakes: &mut Wakes,
     ) -> Option<Duration> {
-        let mut ready = self.ports.iter_mut().filter(|(id, member)| {
-            let meant = match route {
-                Route::Nowhere => false,
-                Route::One(receiver) => *id == receiver,
-                Route::AllOthers => **id != sender,
-            };
-            meant && member.link && member.ready
-        });
-        let (_, only) = ready.next()?;
-        if ready.next().is_some() {
-            return None;
-        }
-        match only.inbox.ask(sender, length, now, &self.limits) {
+        let receiver = match route {
+            Route::Nowhere => return None,
+            Route::One(receiver) => *receiver,
+            Route::Flood { only } => (*only)?,
+        };
+        let member = self.ports.get_mut(&receiver).filter(|member| member.link && member.ready)?;
+        match member.inbox.ask(sender, length, now, &self.limits) {
             Room::At(time) => Some(time),
             Room::Now => {
                 // The others' waiting has ended too, if there was any.
-                only.inbox.forget(sender);
-                let waiting = only.inbox.give_up();
+                member.inbox.forget(sender);
+                let waiting = member.inbox.give_up();
                 self.wake(waiting, wakes);
                 None
             }
         }
     }
 
-    fn unicast(&mut self, receiver: PortId, frame: Frame, wakes: &mut Wakes) -> usize {
+    fn unicast(&mut self, receiver: PortId, frame: Arc<Frame>, wakes: &mut Wakes) -> usize {
         let Some(member) = self.ports.get_mut(&receiver) else { return 0 };
         if member.admits(frame.bytes.len(), &self.limits) {
             member.push(frame, wakes);
@@ -245,20 +251,13 @@ impl State {
         1
     }
 
-    /// Copies the frame for all but the last receiver.
-    fn flood(&mut self, sender: PortId, frame: Frame, wakes: &mut Wakes) -> usize {
+    fn flood(&mut self, sender: PortId, frame: &Arc<Frame>, wakes: &mut Wakes) -> usize {
         let mut copies = 0;
-        let mut last: Option<&mut Member> = None;
         for (_, member) in self.ports.iter_mut().filter(|(id, _)| **id != sender) {
             copies += 1;
-            if member.admits(frame.bytes.len(), &self.limits)
-                && let Some(earlier) = last.replace(member)
-            {
-                earlier.push(frame.clone(), wakes);
+            if member.admits(frame.bytes.len(), &self.limits) {
+                member.push(Arc::clone(frame), wakes);
             }
-        }
-        if let Some(member) = last {
-            member.push(frame, wakes);
         }
         copies
     }
@@ -293,7 +292,7 @@ impl Member {
     }
 
     /// Queues a frame that was admitted; its owner is woken for the first one.
-    fn push(&mut self, frame: Frame, wakes: &mut Wakes) {
+    fn push(&mut self, frame: Arc<Frame>, wakes: &mut Wakes) {
         if self.inbox.is_empty() {
             wakes.add(self.waker.as_ref());
         }

@@ -195,6 +195,20 @@ fn an_unicast_frame_is_moved_not_copied() {
 }
 
 #[test]
+fn a_flooded_frame_is_copied_by_whoever_takes_it_but_the_last() {
+    let switch = Switch::new();
+    let ports = ports(&switch, 4);
+    let sent = frame(BROADCAST, address(0), &[7; 1000]);
+    let (bytes, place) = (sent.bytes.clone(), sent.bytes.as_ptr());
+    ports[0].send(START, sent).unwrap();
+    ports[3].set_ready(false);
+    let second = ports[2].receive().unwrap();
+    let first = ports[1].receive().unwrap();
+    assert_eq!((&first.bytes, &second.bytes), (&bytes, &bytes));
+    assert_eq!(first.bytes.as_ptr(), place);
+}
+
+#[test]
 fn a_link_that_is_down_passes_nothing_either_way() {
     let switch = Switch::new();
     let ports = ports(&switch, 3);
