@@ -56,7 +56,7 @@ impl Refused {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
     /// There was no room, and the sender was not to wait: the owner is not ready, or has not taken frames for too long,
-    /// or the frame had other receivers too.
+    /// or the frame had other receivers too, whose share of the queue was used up.
     pub full: u64,
     /// The link was down.
     pub link_down: u64,

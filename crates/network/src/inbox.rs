@@ -23,10 +23,23 @@ use crate::state::PortId;
 /// Frames towards one port.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    frames: VecDeque<Arc<Frame>>,
+    frames: VecDeque<(Arc<Frame>, Audience)>,
     bytes: usize,
+    /// What of these came to several receivers.
+    flooded_frames: usize,
+    flooded_bytes: usize,
     closed: Option<Closed>,
     waiting: VecDeque<PortId>,
+}
+
+/// Who gets a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Only the owner of this queue, for which its sender may wait.
+    One,
+    /// Others too, so that it never waits. Such frames fill half of the queue at most: senders that are never told to wait
+    /// could otherwise take all the room from those that are.
+    Several,
 }
 
 #[derive(Debug)]
@@ -55,7 +68,7 @@ impl Inbox {
 
     /// Asks on behalf of `sender`, which is willing to wait, for room for a frame of `length` bytes.
     pub(crate) fn ask(&mut self, sender: PortId, length: usize, now: Duration, limits: &Limits) -> Room {
-        if self.closed.is_none() && self.fits(length, limits) {
+        if self.closed.is_none() && self.fits(length, Audience::One, limits) {
             return Room::Now;
         }
         let closed = self.closed.get_or_insert(Closed { since: now, idle_since: now, taken: false });
@@ -74,15 +87,25 @@ impl Inbox {
     }
 
     /// Queues a frame, which [`Inbox::fits`].
-    pub(crate) fn push(&mut self, frame: Arc<Frame>) {
-        self.bytes = self.bytes.saturating_add(frame.bytes.len());
-        self.frames.push_back(frame);
+    pub(crate) fn push(&mut self, frame: Arc<Frame>, audience: Audience) {
+        let length = frame.bytes.len();
+        self.bytes = self.bytes.saturating_add(length);
+        if audience == Audience::Several {
+            self.flooded_frames = self.flooded_frames.saturating_add(1);
+            self.flooded_bytes = self.flooded_bytes.saturating_add(length);
+        }
+        self.frames.push_back((frame, audience));
     }
 
     /// Takes the oldest frame, and whoever is to be woken because the queue has opened again.
     pub(crate) fn take(&mut self, limits: &Limits) -> Option<(Arc<Frame>, VecDeque<PortId>)> {
-        let frame = self.frames.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(frame.bytes.len());
+        let (frame, audience) = self.frames.pop_front()?;
+        let length = frame.bytes.len();
+        self.bytes = self.bytes.saturating_sub(length);
+        if audience == Audience::Several {
+            self.flooded_frames = self.flooded_frames.saturating_sub(1);
+            self.flooded_bytes = self.flooded_bytes.saturating_sub(length);
+        }
         let mut woken = VecDeque::new();
         if let Some(closed) = &mut self.closed {
             closed.taken = true;
@@ -110,9 +133,13 @@ impl Inbox {
         self.waiting.retain(|other| *other != sender);
     }
 
-    /// Whether a frame of `length` bytes may be queued. A first one always may, so that no limit can stop traffic altogether.
-    pub(crate) fn fits(&self, length: usize, limits: &Limits) -> bool {
-        let room = self.bytes.saturating_add(length) <= limits.queue_bytes;
-        self.frames.is_empty() || (room && self.frames.len() < limits.queue_frames)
+    /// Whether a frame of `length` bytes may be queued. A first one always may, so that no limit can stop traffic
+    /// altogether.
+    pub(crate) fn fits(&self, length: usize, audience: Audience, limits: &Limits) -> bool {
+        let within = |frames: usize, bytes: usize, part: usize| {
+            frames < limits.queue_frames / part && bytes.saturating_add(length) <= limits.queue_bytes / part
+        };
+        let share = audience == Audience::One || within(self.flooded_frames, self.flooded_bytes, 2);
+        self.frames.is_empty() || (share && within(self.frames.len(), self.bytes, 1))
     }
 }

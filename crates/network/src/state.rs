@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::frame::{Accepts, Frame};
-use crate::inbox::{Inbox, Room};
+use crate::inbox::{Audience, Inbox, Room};
 use crate::switch::Wakes;
 use crate::table::{Station, Table};
 use crate::{Counters, Full, Limits, Waker};
@@ -49,7 +49,7 @@ enum Route {
     One(PortId),
     /// All other ports.
     Flood {
-        /// The only one of them that it can wait for.
+        /// The one of them that has it to itself.
         only: Option<PortId>,
     },
 }
@@ -184,7 +184,7 @@ impl State {
         let copies = match route {
             Route::Nowhere => 0,
             Route::One(receiver) => self.unicast(receiver, frame, wakes),
-            Route::Flood { .. } => self.flood(id, &frame, wakes),
+            Route::Flood { only } => self.flood(id, only, &frame, wakes),
         };
         if let Some(Member { counters, .. }) = self.ports.get_mut(&id) {
             count(&mut counters.sent, 1);
@@ -208,12 +208,11 @@ impl State {
         }
     }
 
-    /// The one port besides `sender` with a link and a ready owner.
+    /// The one port besides `sender` that has a link and a ready owner, or else the one that has a link.
     fn only_receiver(&self, sender: PortId) -> Option<PortId> {
-        let mut ready =
-            self.ports.iter().filter(|(id, member)| **id != sender && member.link && member.ready);
-        let (only, _) = ready.next()?;
-        ready.next().is_none().then_some(*only)
+        let linked = || self.ports.iter().filter(|(id, member)| **id != sender && member.link);
+        let ready = linked().filter(|(_, member)| member.ready);
+        only(ready).or_else(|| only(linked())).map(|(id, _)| *id)
     }
 
     /// Until when the frame has to wait, if it has a single ready receiver and that one is full.
@@ -245,18 +244,25 @@ impl State {
 
     fn unicast(&mut self, receiver: PortId, frame: Arc<Frame>, wakes: &mut Wakes) -> usize {
         let Some(member) = self.ports.get_mut(&receiver) else { return 0 };
-        if member.admits(frame.bytes.len(), &self.limits) {
-            member.push(frame, wakes);
+        if member.admits(frame.bytes.len(), Audience::One, &self.limits) {
+            member.push(frame, Audience::One, wakes);
         }
         1
     }
 
-    fn flood(&mut self, sender: PortId, frame: &Arc<Frame>, wakes: &mut Wakes) -> usize {
+    fn flood(
+        &mut self,
+        sender: PortId,
+        only: Option<PortId>,
+        frame: &Arc<Frame>,
+        wakes: &mut Wakes,
+    ) -> usize {
         let mut copies = 0;
-        for (_, member) in self.ports.iter_mut().filter(|(id, _)| **id != sender) {
+        for (id, member) in self.ports.iter_mut().filter(|(id, _)| **id != sender) {
             copies += 1;
-            if member.admits(frame.bytes.len(), &self.limits) {
-                member.push(Arc::clone(frame), wakes);
+            let audience = if Some(*id) == only { Audience::One } else { Audience::Several };
+            if member.admits(frame.bytes.len(), audience, &self.limits) {
+                member.push(Arc::clone(frame), audience, wakes);
             }
         }
         copies
@@ -278,13 +284,13 @@ impl Member {
     }
 
     /// Whether a frame of `length` bytes can be queued; counts it as lost if not.
-    fn admits(&mut self, length: usize, limits: &Limits) -> bool {
+    fn admits(&mut self, length: usize, audience: Audience, limits: &Limits) -> bool {
         let lost = &mut self.counters.lost;
         if !self.link {
             count(&mut lost.link_down, 1);
             return false;
         }
-        let fits = self.inbox.fits(length, limits);
+        let fits = self.inbox.fits(length, audience, limits);
         if !fits {
             count(&mut lost.full, 1);
         }
@@ -292,12 +298,12 @@ impl Member {
     }
 
     /// Queues a frame that was admitted; its owner is woken for the first one.
-    fn push(&mut self, frame: Arc<Frame>, wakes: &mut Wakes) {
+    fn push(&mut self, frame: Arc<Frame>, audience: Audience, wakes: &mut Wakes) {
         if self.inbox.is_empty() {
             wakes.add(self.waker.as_ref());
         }
         count(&mut self.counters.arrived, 1);
-        self.inbox.push(frame);
+        self.inbox.push(frame, audience);
     }
 
     /// Throws away what is queued: whoever waits is to be woken.
@@ -306,6 +312,12 @@ impl Member {
         count(&mut self.counters.lost.flushed, frames);
         waiting
     }
+}
+
+/// The item, if there is just one.
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    let first = items.next()?;
+    items.next().is_none().then_some(first)
 }
 
 /// Adds to a counter, which stays at its maximum rather than lie.

@@ -17,9 +17,9 @@ pub struct Limits {
     pub learned: usize,
     /// How long an address is known after its last frame.
     pub ageing: Duration,
-    /// Frames queued for one port. At least one fits, whatever this says.
+    /// Frames queued for one port, of which half may have come to others too. At least one fits, whatever this says.
     pub queue_frames: usize,
-    /// Bytes of frames queued for one port; a single frame may exceed it.
+    /// Bytes of frames queued for one port, divided in the same way; a single frame may exceed it.
     pub queue_bytes: usize,
     /// A receiver that has taken nothing for this long is not waited for.
     pub stalled_after: Duration,
@@ -64,7 +64,7 @@ impl Default for Limits {
 /// A frame with several ready receivers never waits: each one that has room gets it, the others lose it, counted as
 /// [`Lost::full`](crate::Lost::full). Waiting would let one slow port stop all broadcast, and trying again would send
 /// the frame twice to those who had room. An unknown address is mostly an address that has not spoken yet, so there is
-/// little to lose.
+/// little to lose. Such frames take half of a queue at most, so that a storm of them leaves room for unicast.
 #[derive(Clone)]
 pub struct Switch(Arc<Shared>);
 

@@ -156,6 +156,39 @@ fn a_flooded_frame_waits_for_nobody_when_several_would_get_it() {
 }
 
 #[test]
+fn flooded_frames_leave_half_of_a_queue_to_unicast() {
+    for length in [0, 2_600] {
+        let (_switch, ports) = network(3);
+        let half = if length == 0 { SMALL.queue_frames / 2 } else { 1 };
+        for _ in 0..10 {
+            ports[2].send(START, frame(BROADCAST, address(2), &vec![0; length])).unwrap();
+        }
+        assert_eq!(ports[1].counters().lost.full, u64::try_from(10 - half).unwrap());
+        for _ in 0..2 {
+            ports[0].send(START, frame(address(1), address(0), &vec![0; length])).unwrap();
+        }
+        assert_eq!(drain(&ports[1]).len(), half + 2);
+    }
+}
+
+#[test]
+fn unicast_leaves_flooded_frames_what_room_there_is() {
+    let (_switch, ports) = network(3);
+    for _ in 0..3 {
+        ports[0].send(START, frame(address(1), address(0), b"")).unwrap();
+    }
+    ports[2].send(START, frame(BROADCAST, address(2), b"more than half, but not of its own kind")).unwrap();
+    assert_eq!(drain(&ports[1]).len(), 4);
+    // What was taken makes room again, for either.
+    fill(&ports[0], 1, 0, START);
+    drain(&ports[1]);
+    for _ in 0..3 {
+        ports[2].send(START, frame(BROADCAST, address(2), b"")).unwrap();
+    }
+    assert_eq!(drain(&ports[1]).len(), 2);
+}
+
+#[test]
 fn a_flooded_frame_waits_for_a_single_receiver_and_is_not_sent_twice() {
     let switch = Switch::with_limits(SMALL);
     let ports = ports(&switch, 4);
