@@ -8,7 +8,7 @@
 //!           no room                     half emptied: wake all
 //!   open ───────────────► closed ──────────────────────────────► open
 //!                            │  nothing taken for `stalled_after`,
-//!                            │  or closed for `patience`
+//!                            │  or no `Patience` left
 //!                            └─► nobody waits: what fits goes in, the rest is lost
 //! ```
 
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::Limits;
 use crate::frame::Frame;
+use crate::patience::Patience;
 use crate::state::PortId;
 
 /// Frames towards one port.
@@ -29,6 +30,7 @@ pub(crate) struct Inbox {
     flooded_frames: usize,
     flooded_bytes: usize,
     closed: Option<Closed>,
+    patience: Patience,
     waiting: VecDeque<PortId>,
 }
 
@@ -44,7 +46,6 @@ pub(crate) enum Audience {
 
 #[derive(Debug)]
 struct Closed {
-    since: Duration,
     /// When it was last seen that something had been taken.
     idle_since: Duration,
     /// Something was taken since then. Taking has no time of its own: the next sender supplies it.
@@ -68,18 +69,20 @@ impl Inbox {
 
     /// Asks on behalf of `sender`, which is willing to wait, for room for a frame of `length` bytes.
     pub(crate) fn ask(&mut self, sender: PortId, length: usize, now: Duration, limits: &Limits) -> Room {
+        let left = self.patience.left(now, limits);
         if self.closed.is_none() && self.fits(length, Audience::One, limits) {
             return Room::Now;
         }
-        let closed = self.closed.get_or_insert(Closed { since: now, idle_since: now, taken: false });
+        let closed = self.closed.get_or_insert(Closed { idle_since: now, taken: false });
         if std::mem::take(&mut closed.taken) {
             closed.idle_since = now;
         }
         let idle_until = closed.idle_since.saturating_add(limits.stalled_after);
-        let until = closed.since.saturating_add(limits.patience).min(idle_until);
+        let until = now.saturating_add(left).min(idle_until);
         if now >= until {
             return Room::Now;
         }
+        self.patience.wait(until);
         if !self.waiting.contains(&sender) {
             self.waiting.push_back(sender);
         }
@@ -111,15 +114,21 @@ impl Inbox {
             closed.taken = true;
             if self.frames.len() <= limits.queue_frames / 2 && self.bytes <= limits.queue_bytes / 2 {
                 self.closed = None;
+                self.patience.half_empty();
                 woken = std::mem::take(&mut self.waiting);
             }
+        }
+        if self.frames.is_empty() {
+            self.patience.empty();
         }
         Some((frame, woken))
     }
 
     /// Empties and opens the queue: the number of frames thrown away, and whoever is to be woken.
     pub(crate) fn flush(&mut self) -> (usize, VecDeque<PortId>) {
-        let Inbox { frames, waiting, .. } = std::mem::take(self);
+        let Inbox { frames, waiting, mut patience, .. } = std::mem::take(self);
+        patience.flushed();
+        self.patience = patience;
         (frames.len(), waiting)
     }
 

@@ -23,8 +23,8 @@
 //!   bounded by [`Limits`] times the number of ports.
 //! * A frame that [`Port::send`] took is delivered or counted, at every port it was meant for, exactly once.
 //! * What reaches an owner has been checked: offload metadata lies within its frame and names what is there.
-//! * No port can hold up others for ever: a sender waits for a receiver only for a bounded time, and only with a frame
-//!   that has a single receiver.
+//! * No port can hold up others for ever: a sender waits for a receiver only as long as that keeps taking frames, with a
+//!   bounded time for doubt, and only with a frame that has a single receiver.
 //! * No waker is called while a lock of the switch is held.
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,7 @@ mod finish;
 mod frame;
 mod headers;
 mod inbox;
+mod patience;
 mod port;
 mod state;
 mod switch;

@@ -27,8 +27,8 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 ///
 /// The second is what makes waiting finite: a receiver that never takes a frame causes no wake-up, so somebody has to
 /// look at a clock, and the switch has none. By then the frame is either delivered, or counted as lost at a receiver
-/// that is not worth waiting for, or, if the receiver has made some progress, refused once more with a later time; all
-/// that goes on for [`Limits::patience`](crate::Limits::patience) at most.
+/// that is not worth waiting for, or, if the receiver has made some progress, refused once more with a later time, as
+/// long as there is [`Limits::patience`](crate::Limits::patience) with it.
 #[derive(Debug, thiserror::Error)]
 #[error("The receiver of this frame has no room for it now")]
 pub struct Full {

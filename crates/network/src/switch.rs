@@ -13,7 +13,8 @@ use crate::{Counters, Waker};
 /// Bounds of a switch. They hold for each port, so that no guest can use up what is another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Addresses learnt behind one port, once for each VLAN they are used in; the one learnt first makes room. With 0 the switch is a hub.
+    /// Addresses learnt behind one port, once for each VLAN they are used in; the one learnt first makes room. With 0 the
+    /// switch is a hub.
     pub learned: usize,
     /// How long an address is known after its last frame.
     pub ageing: Duration,
@@ -23,8 +24,9 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// A receiver that has taken nothing for this long is not waited for.
     pub stalled_after: Duration,
-    /// A receiver that has not emptied half of its queue within this time is not waited for, even if it takes some: it
-    /// could slow down everybody who ever writes to it.
+    /// How long senders wait for one receiver in all, however often they do. Emptying half of its queue makes up for a
+    /// quarter of this, or for the waiting until then if that was less; besides, a tenth of the time without waiting is
+    /// made up for. A receiver that has used up all of it is not waited for until its queue has been empty.
     pub patience: Duration,
 }
 
@@ -34,7 +36,8 @@ impl Default for Limits {
     /// * 512 frames and 1 MiB: twice the ring of a usual network card, sixteen of the longest frames, and still in the
     ///   host's cache when the receiver copies them.
     /// * 100 ms of nothing and 1 s in all: long for a guest that runs, and short before a sender's own watchdog (5 s in
-    ///   Linux) or TCP's patience.
+    ///   Linux) or TCP's patience. A receiver that takes 1000 frames or 2 MiB a second is waited for without end; one that
+    ///   earns nothing costs its senders 1 s in 10.
     fn default() -> Self {
         Self {
             learned: 1024,
@@ -58,8 +61,8 @@ impl Default for Limits {
 /// # Who waits, and who loses frames
 /// A frame with *one* ready receiver waits for it: [`Port::send`] gives it back as [`Full`](crate::Full) while that
 /// receiver's queue is full. That is unicast to a known address, and flooding where only one other port has a link and a
-/// ready owner. The sender's next frames wait behind it, so the time is bounded: see [`Limits::stalled_after`] and
-/// [`Limits::patience`].
+/// ready owner. The sender's next frames wait behind it, so the time is bounded unless the receiver keeps taking
+/// frames: see [`Limits::stalled_after`] and [`Limits::patience`].
 ///
 /// A frame with several ready receivers never waits: each one that has room gets it, the others lose it, counted as
 /// [`Lost::full`](crate::Lost::full). Waiting would let one slow port stop all broadcast, and trying again would send

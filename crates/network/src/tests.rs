@@ -2,6 +2,7 @@
 
 mod hammer;
 mod offload;
+mod patience;
 mod properties;
 mod switching;
 mod waiting;
