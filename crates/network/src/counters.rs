@@ -3,7 +3,7 @@
 /// Counters of one port.
 ///
 /// They add up: `sent` is `forwarded` plus everything in `refused`; over all ports of a switch, `copies` is `arrived`
-/// plus `lost.full` plus `lost.link_down`; `arrived` is `received` plus `lost.flushed` plus `lost.malformed` plus what
+/// plus `lost.full` plus `lost.link_down`; `arrived` is `received` plus `lost.flushed` plus `lost.unfinished` plus what
 /// still waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -62,14 +62,15 @@ pub struct Lost {
     pub link_down: u64,
     /// Queued, then thrown away because the owner became unready or its link went down.
     pub flushed: u64,
-    /// Queued, but could not be finished. Stays zero: metadata is checked on the way in.
-    pub malformed: u64,
+    /// Queued, but the owner takes only packets that are cut, and the switch cannot cut this one: TCP or UDP behind an IPv6
+    /// routing header that is in use, or behind more than 512 bytes of headers.
+    pub unfinished: u64,
 }
 
 impl Lost {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.full.saturating_add(self.link_down).saturating_add(self.flushed).saturating_add(self.malformed)
+        self.full.saturating_add(self.link_down).saturating_add(self.flushed).saturating_add(self.unfinished)
     }
 }

@@ -21,7 +21,8 @@ const CWR: u8 = 0x80;
 /// The flags, from the start of the TCP header.
 const FLAGS_AT: usize = 13;
 
-/// Checks the metadata of a frame against its bytes, and sets right what is only a hint. `None`: malformed.
+/// Checks the metadata of a frame against its bytes, and sets right what is only a hint. `None`: malformed. Whether a frame
+/// can be cut is no question yet, as maybe nobody needs that.
 pub(crate) fn check(frame: &mut Frame) -> Option<()> {
     if let Some(checksum) = frame.offload.checksum {
         let start = usize::from(checksum.start);
@@ -64,8 +65,7 @@ pub(crate) enum Finished {
     Cut(Segments),
 }
 
-/// Does the work that a receiver which accepts `accepts` would not do. `None`: the metadata, which [`check`] has seen,
-/// does not fit after all.
+/// Does the work that a receiver which accepts `accepts` would not do. `None`: it would have to be cut, and cannot be.
 pub(crate) fn finish(mut frame: Frame, accepts: Accepts) -> Option<Finished> {
     if let Some(segmentation) = frame.offload.segmentation
         && !accepts.takes(segmentation)
@@ -105,6 +105,9 @@ impl Segments {
     fn new(frame: Frame, accepts: Accepts) -> Option<Self> {
         let segmentation = frame.offload.segmentation?;
         let headers = check_segmentation(&frame.bytes, segmentation, frame.offload.checksum?)?;
+        if !headers.cuttable {
+            return None;
+        }
         let size = usize::from(segmentation.size);
         let payload = frame.bytes.len().checked_sub(headers.payload_at)?;
         // A frame without payload is still one packet.

@@ -7,7 +7,7 @@ const MOST_TAGS: usize = 8;
 /// Extension headers before the transport header; hosts send one or two.
 const MOST_EXTENSIONS: usize = 8;
 /// All headers together. TCP over IPv4 with every option has 134 bytes; the rest is for tags and IPv6 extensions. The
-/// headers are repeated in every packet, so this also bounds how much one frame can grow.
+/// headers are repeated in every packet, so this bounds how much one frame can grow: what has longer ones is not cut.
 const LONGEST_HEADERS: usize = 512;
 
 const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
@@ -83,26 +83,30 @@ pub(crate) struct Headers {
     pub(crate) transport_at: usize,
     /// The payload; also the length of all headers.
     pub(crate) payload_at: usize,
+    /// Whether packets can be made of it. Who takes the frame whole need not care.
+    pub(crate) cuttable: bool,
 }
 
 impl Headers {
     /// Finds the headers of a whole TCP or UDP packet, behind any tags. `None` when there is something else.
     pub(crate) fn find(bytes: &[u8]) -> Option<Self> {
         let (kind, network_at) = ether_type(bytes)?;
-        let (ip, protocol, transport_at) = match kind {
-            IPV4 => ipv4(bytes, network_at)?,
-            IPV6 => ipv6(bytes, network_at)?,
+        let (ip, carried) = match kind {
+            IPV4 => (Ip::V4, ipv4(bytes, network_at)?),
+            IPV6 => (Ip::V6, ipv6(bytes, network_at)?),
             _ => return None,
         };
-        let (transport, length) = match protocol {
+        let transport_at = carried.at;
+        let (transport, length) = match carried.protocol {
             TCP => (Transport::Tcp, usize::from(byte(bytes, transport_at.checked_add(12)?)? >> 4) * 4),
             UDP => (Transport::Udp, 8),
             _ => return None,
         };
         let payload_at = transport_at.checked_add(length)?;
         let right = length >= 8 && (transport == Transport::Udp || length >= 20);
-        let within = payload_at <= bytes.len() && payload_at <= LONGEST_HEADERS;
-        (right && within).then_some(Self { ip, transport, network_at, transport_at, payload_at })
+        let cuttable = !carried.rerouted && payload_at <= LONGEST_HEADERS;
+        let headers = Self { ip, transport, network_at, transport_at, payload_at, cuttable };
+        (right && payload_at <= bytes.len()).then_some(headers)
     }
 }
 
@@ -119,28 +123,38 @@ fn ether_type(bytes: &[u8]) -> Option<(u16, usize)> {
     None
 }
 
-/// The protocol and place of what an IPv4 packet carries, unless it is a fragment (RFC 791).
-fn ipv4(bytes: &[u8], at: usize) -> Option<(Ip, u8, usize)> {
+/// What an IP packet carries.
+struct Carried {
+    protocol: u8,
+    at: usize,
+    /// A routing header is still in use, so the transport checksum covers another destination than the IP header has (RFC
+    /// 8200, 8.1).
+    rerouted: bool,
+}
+
+/// What an IPv4 packet carries, unless it is a fragment (RFC 791).
+fn ipv4(bytes: &[u8], at: usize) -> Option<Carried> {
     let first = byte(bytes, at)?;
     let length = usize::from(first & 0xf) * 4;
     let fragment = word(bytes, at + 6)? & 0x3fff != 0;
     let protocol = byte(bytes, at + 9)?;
-    (first >> 4 == 4 && length >= 20 && !fragment).then_some((Ip::V4, protocol, at + length))
+    let carried = Carried { protocol, at: at + length, rerouted: false };
+    (first >> 4 == 4 && length >= 20 && !fragment).then_some(carried)
 }
 
-/// The same for IPv6 (RFC 8200). Behind a routing header that is still in use, the checksum covers another destination
-/// than the header has: such a packet is not cut.
-fn ipv6(bytes: &[u8], at: usize) -> Option<(Ip, u8, usize)> {
+/// The same for IPv6 (RFC 8200).
+fn ipv6(bytes: &[u8], at: usize) -> Option<Carried> {
     if byte(bytes, at)? >> 4 != 6 {
         return None;
     }
     let mut protocol = byte(bytes, at + 6)?;
     let mut at = at + 40;
+    let mut rerouted = false;
     for _ in 0..=MOST_EXTENSIONS {
         match protocol {
             HOP_BY_HOP | DESTINATION => {}
-            ROUTING if byte(bytes, at + 3)? == 0 => {}
-            _ => return Some((Ip::V6, protocol, at)),
+            ROUTING => rerouted |= byte(bytes, at + 3)? != 0,
+            _ => return Some(Carried { protocol, at, rerouted }),
         }
         protocol = byte(bytes, at)?;
         at += (usize::from(byte(bytes, at + 1)?) + 1) * 8;

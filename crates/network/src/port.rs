@@ -79,7 +79,8 @@ impl Port {
         frame
     }
 
-    /// Whether [`Port::receive`] has something to give.
+    /// Whether it is time to call [`Port::receive`]. It may still have nothing, if all that waits cannot be cut as the owner
+    /// needs it.
     #[must_use]
     pub fn waiting(&self) -> bool {
         let cutting = self.cutting().as_ref().is_some_and(|segments| !segments.is_done());

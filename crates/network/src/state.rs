@@ -150,7 +150,7 @@ impl State {
             Some(packets) => count(&mut counters.segments, packets),
             None => {
                 counters.received = counters.received.saturating_sub(1);
-                count(&mut counters.lost.malformed, 1);
+                count(&mut counters.lost.unfinished, 1);
             }
         }
     }

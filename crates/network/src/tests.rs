@@ -74,7 +74,7 @@ fn balanced(all: &[(Counters, usize)]) -> Result<(), String> {
         if counters.sent != counters.forwarded + counters.refused.total() {
             return Err(format!("sent: {counters:?}"));
         }
-        let gone = counters.received + counters.lost.flushed + counters.lost.malformed;
+        let gone = counters.received + counters.lost.flushed + counters.lost.unfinished;
         if counters.arrived != gone + u64::try_from(*queued).unwrap() {
             return Err(format!("arrived, with {queued} waiting: {counters:?}"));
         }

@@ -196,6 +196,19 @@ fn pass(frame: Frame, accepts: Accepts) -> (Vec<Frame>, Port) {
     (received, ports.remove(0))
 }
 
+/// Asserts that whoever takes the frame can rely on its metadata.
+fn sane(frame: &Frame) {
+    let Offload { checksum, segmentation, .. } = frame.offload;
+    if let Some(checksum) = checksum {
+        assert!(checksum.start >= 14);
+        assert!(usize::from(checksum.start) + usize::from(checksum.offset) + 2 <= frame.bytes.len());
+    }
+    if let Some(Segmentation { size, header_length, .. }) = segmentation {
+        assert!(size > 0 && usize::from(header_length) <= frame.bytes.len());
+        assert!(checksum.is_some_and(|checksum| checksum.start < header_length));
+    }
+}
+
 fn sample() -> Packet {
     Packet {
         tags: 0,
@@ -261,6 +274,7 @@ proptest! {
             Just(SegmentationKind::Tcp4), Just(SegmentationKind::Tcp6),
             Just(SegmentationKind::Udp), Just(SegmentationKind::UdpSegment),
         ],
+        whole in any::<bool>(),
     ) {
         let mut frame = packet.frame();
         for (at, value) in damage {
@@ -277,12 +291,16 @@ proptest! {
         }
         let switch = Switch::new();
         let ports = ports(&switch, 2);
+        if whole {
+            ports[1].set_accepts(EVERYTHING);
+        }
         ports[0].send(START, frame).unwrap();
-        let received = std::iter::from_fn(|| ports[1].receive()).count();
+        let received = std::iter::from_fn(|| ports[1].receive()).map(|frame| sane(&frame)).count();
         prop_assert!(received <= 8192);
         let (sent, got) = (ports[0].counters(), ports[1].counters());
-        prop_assert_eq!(sent.refused.total() + got.received, 1);
-        prop_assert_eq!(got.lost.total(), 0, "what was checked can be finished");
+        prop_assert_eq!(sent.refused.total() + got.received + got.lost.unfinished, 1);
+        prop_assert_eq!(got.lost.total(), got.lost.unfinished);
+        prop_assert!(!whole || got.lost.total() == 0, "what was checked can be taken whole");
         prop_assert!(got.segments == 0 || got.segments == u64::try_from(received).unwrap());
     }
 }
@@ -365,14 +383,39 @@ fn a_packet_has_to_fit_its_length_field() {
 }
 
 #[test]
-fn a_routing_header_that_is_in_use_hides_the_destination() {
-    let packet = Packet { v6: true, ip_options: 1, ..sample() };
-    for (segments_left, passes) in [(0, packet.packets()), (1, 0)] {
-        let mut frame = packet.frame();
-        frame.bytes[20] = 43;
+fn what_cannot_be_cut_goes_to_those_who_take_it_whole() {
+    let rerouted = Packet { v6: true, ip_options: 1, ..sample() };
+    let mut frame = rerouted.frame();
+    frame.bytes[20] = 43;
+    for (segments_left, packets) in [(0, rerouted.packets()), (1, 0)] {
         frame.bytes[57] = segments_left;
-        assert_eq!(pass(frame, Accepts::default()).0.len(), passes, "{segments_left} segments left");
+        assert_eq!(pass(frame.clone(), Accepts::default()).0.len(), packets, "{segments_left} segments left");
+        let (whole, _) = pass(frame.clone(), EVERYTHING);
+        assert_eq!(whole.len(), 1);
+        sane(&whole[0]);
+        assert_eq!(usize::from(whole[0].offload.segmentation.unwrap().header_length), rerouted.payload_at());
     }
+    // Of two receivers, one needs it cut. What comes after it is delivered all the same.
+    let switch = Switch::new();
+    let ports = ports(&switch, 3);
+    ports[2].set_accepts(EVERYTHING);
+    ports[0].send(START, frame).unwrap();
+    ports[0].send(START, super::frame(address(1), address(0), b"next")).unwrap();
+    assert_eq!(ports[1].receive().unwrap().bytes[14..], *b"next");
+    assert_eq!(std::iter::from_fn(|| ports[2].receive()).count(), 2);
+    let lost = |port: &Port| (port.counters().received, port.counters().lost.unfinished);
+    assert_eq!((lost(&ports[1]), lost(&ports[2])), ((1, 1), (2, 0)));
+    assert_eq!(ports[0].counters().refused.total(), 0);
+}
+
+#[test]
+fn where_a_routing_header_leads_does_not_excuse_wrong_metadata() {
+    let mut frame = Packet { v6: true, ip_options: 1, ..sample() }.frame();
+    (frame.bytes[20], frame.bytes[57]) = (43, 1);
+    frame.offload.checksum.as_mut().unwrap().start -= 8;
+    let (received, sender) = pass(frame, EVERYTHING);
+    assert!(received.is_empty());
+    assert_eq!(sender.counters().refused.malformed, 1);
 }
 
 #[test]
@@ -382,6 +425,7 @@ fn headers_are_bounded_because_each_packet_repeats_them() {
         let mut frame = packet.frame();
         frame.bytes[55] = u8::try_from(units - 1).unwrap();
         frame.offload.checksum = Some(Checksum { start: 54 + 8 * units, offset: 6 });
+        assert_eq!(pass(frame.clone(), EVERYTHING).0.len(), 1);
         assert_eq!(!pass(frame, Accepts::default()).0.is_empty(), passes, "{units} units of 8 bytes");
     }
 }

@@ -88,7 +88,7 @@ impl Network {
 
     fn queued(&self, port: usize) -> usize {
         let counters = self.ports[port].counters();
-        let left = counters.arrived - counters.received - counters.lost.flushed - counters.lost.malformed;
+        let left = counters.arrived - counters.received - counters.lost.flushed - counters.lost.unfinished;
         usize::try_from(left).unwrap()
     }
 
