@@ -148,7 +148,9 @@ impl Inbox {
         let within = |frames: usize, bytes: usize, part: usize| {
             frames < limits.queue_frames / part && bytes.saturating_add(length) <= limits.queue_bytes / part
         };
-        let share = audience == Audience::One || within(self.flooded_frames, self.flooded_bytes, 2);
+        // In a hub there is no unicast to leave room for.
+        let whole = audience == Audience::One || limits.is_hub();
+        let share = whole || within(self.flooded_frames, self.flooded_bytes, 2);
         self.frames.is_empty() || (share && within(self.frames.len(), self.bytes, 1))
     }
 }

@@ -14,11 +14,11 @@ use crate::{Counters, Waker};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Addresses learnt behind one port, once for each VLAN they are used in; the one learnt first makes room. With 0 the
-    /// switch is a hub.
+    /// switch is a hub: see [`Limits::hub`].
     pub learned: usize,
     /// How long an address is known after its last frame.
     pub ageing: Duration,
-    /// Frames queued for one port, of which half may have come to others too. At least one fits, whatever this says.
+    /// Frames queued for one port, of which half may have gone to others too. At least one fits, whatever this says.
     pub queue_frames: usize,
     /// Bytes of frames queued for one port, divided in the same way; a single frame may exceed it.
     pub queue_bytes: usize,
@@ -28,6 +28,22 @@ pub struct Limits {
     /// quarter of this, or for the waiting until then if that was less; besides, a tenth of the time without waiting is
     /// made up for. A receiver that has used up all of it is not waited for until its queue has been empty.
     pub patience: Duration,
+}
+
+impl Limits {
+    /// The default limits, but of a hub: every frame goes to all other ports.
+    ///
+    /// So a promiscuous machine sees what two others say to each other, as with the `vde_switch --hub` of NixOS tests. The
+    /// price is that with more than two machines nothing waits: who sends faster than another takes loses frames, of
+    /// unicast too, to whoever does not keep up. In return a frame may use all of a queue.
+    #[must_use]
+    pub fn hub() -> Self {
+        Self { learned: 0, ..Self::default() }
+    }
+
+    pub(crate) fn is_hub(&self) -> bool {
+        self.learned == 0
+    }
 }
 
 impl Default for Limits {

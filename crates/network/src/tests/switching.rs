@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{BROADCAST, START, address, bell, drain, frame, introduce, ports, rung};
-use crate::{Checksum, Frame, Limits, Offload, Switch};
+use crate::{Checksum, Frame, Limits, Offload, Port, Switch};
 
 #[test]
 fn unknown_addresses_are_flooded_and_learnt_ones_are_not() {
@@ -95,12 +95,34 @@ fn made_up_addresses_push_out_only_their_own_ports() {
 }
 
 #[test]
-fn without_learning_it_is_a_hub() {
-    let switch = Switch::with_limits(Limits { learned: 0, ..Limits::default() });
+fn at_a_hub_everybody_sees_what_others_say_to_each_other() {
+    let switch = Switch::with_limits(Limits::hub());
     let ports = ports(&switch, 3);
     introduce(&ports, START);
-    ports[0].send(START, frame(address(1), address(0), b"")).unwrap();
+    ports[0].send(START, frame(address(1), address(0), b"question")).unwrap();
     assert_eq!(ports.iter().map(|port| drain(port).len()).collect::<Vec<_>>(), [0, 1, 1]);
+    ports[1].send(START, frame(address(0), address(1), b"answer")).unwrap();
+    assert_eq!(ports.iter().map(|port| drain(port).len()).collect::<Vec<_>>(), [1, 0, 1]);
+    // Also what a station behind its own port hears.
+    ports[0].send(START, frame(address(0), address(7), b"")).unwrap();
+    assert_eq!(ports.iter().map(|port| drain(port).len()).collect::<Vec<_>>(), [0, 1, 1]);
+}
+
+#[test]
+fn a_hub_fills_whole_queues_and_makes_a_sender_wait_for_a_single_receiver() {
+    let limits = Limits { queue_frames: 4, ..Limits::hub() };
+    let send = |port: &Port| port.send(START, frame(address(1), address(0), b""));
+    for count in [2, 3] {
+        let switch = Switch::with_limits(limits);
+        let ports = ports(&switch, count);
+        introduce(&ports, START);
+        for _ in 0..4 {
+            send(&ports[0]).unwrap();
+        }
+        assert_eq!(send(&ports[0]).is_err(), count == 2);
+        assert_eq!(ports[1].counters().lost.full, u64::from(count == 3));
+        assert_eq!(drain(&ports[1]).len(), 4);
+    }
 }
 
 #[test]
