@@ -72,7 +72,13 @@ impl Bench {
 #[test]
 fn it_is_a_virtio_device() {
     let (switch, time) = (Switch::new(), Arc::default());
-    snowboot_virtio::testing::conformance(|| Box::new(card(&switch, &time).0));
+    let offloads = [[5, 0].as_slice(), &F_GUEST_CSUM.to_le_bytes()].concat();
+    let commands: [(u16, &[u8]); 3] = [
+        (CONTROL, &[1, 1, 2, 0, 0, 0, 0, 9]),
+        (CONTROL, &[5, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (CONTROL, &offloads),
+    ];
+    snowboot_virtio::testing::conformance_with(&commands, || Box::new(card(&switch, &time).0));
 }
 
 #[test]

@@ -49,7 +49,7 @@ use crate::{
     StartError, Token, features,
 };
 
-pub use conformance::conformance;
+pub use conformance::{conformance, conformance_with};
 pub use function::Function;
 pub use msi::CountingMsi;
 pub use ring::{Descriptor, INDIRECT, NEXT, Used, WRITE};
