@@ -137,6 +137,12 @@ impl Inbox {
         std::mem::take(&mut self.waiting)
     }
 
+    /// Opens the queue, and gives whoever waits: the owner takes nothing for a while.
+    pub(crate) fn rest(&mut self) -> VecDeque<PortId> {
+        self.closed = None;
+        self.give_up()
+    }
+
     /// Forgets that `sender` waits.
     pub(crate) fn forget(&mut self, sender: PortId) {
         self.waiting.retain(|other| *other != sender);

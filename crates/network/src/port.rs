@@ -106,6 +106,14 @@ impl Port {
         wakes.call();
     }
 
+    /// Says that nobody takes frames for a while, as when a guest is paused, until [`Port::set_ready`] says otherwise.
+    /// Nobody waits for it then. What is queued stays, and more is queued as far as there is room.
+    pub fn rest(&self) {
+        let mut wakes = Wakes::default();
+        self.switch.lock().rest(self.id, &mut wakes);
+        wakes.call();
+    }
+
     /// Sets the link. While it is down, all frames from and to the port are lost, and counted; going down throws away
     /// what is queued and forgets what was learnt.
     pub fn set_link(&self, up: bool) {

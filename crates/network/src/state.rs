@@ -115,10 +115,18 @@ impl State {
 
     pub(crate) fn set_ready(&mut self, id: PortId, ready: bool, wakes: &mut Wakes) {
         let Some(member) = self.ports.get_mut(&id) else { return };
-        if std::mem::replace(&mut member.ready, ready) && !ready {
+        member.ready = ready;
+        if !ready {
             let waiting = member.flush();
             self.wake(waiting, wakes);
         }
+    }
+
+    pub(crate) fn rest(&mut self, id: PortId, wakes: &mut Wakes) {
+        let Some(member) = self.ports.get_mut(&id) else { return };
+        member.ready = false;
+        let waiting = member.inbox.rest();
+        self.wake(waiting, wakes);
     }
 
     /// A bridge forgets what is behind a link that goes down, or frames would be sent there although the station has

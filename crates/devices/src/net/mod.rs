@@ -110,6 +110,7 @@ impl Net {
     }
 
     fn forget_frames(&mut self) {
+        self.port.set_ready(false);
         self.unsent = None;
         self.retry.clear();
         self.inbound.clear();
@@ -211,7 +212,7 @@ impl Device for Net {
 
     fn stop(&mut self) -> Option<Session> {
         let session = self.session.take()?;
-        self.port.set_ready(false);
+        self.port.rest();
         self.retry.clear();
         Some(session)
     }

@@ -206,8 +206,12 @@ fn a_flooded_frame_waits_for_a_single_receiver_and_is_not_sent_twice() {
 
 #[test]
 fn what_ends_the_receiver_ends_the_waiting() {
-    let ends: [fn(&mut Vec<Port>); 3] =
-        [|ports| ports[1].set_ready(false), |ports| ports[1].set_link(false), |ports| drop(ports.pop())];
+    let ends: [fn(&mut Vec<Port>); 4] = [
+        |ports| ports[1].set_ready(false),
+        |ports| ports[1].rest(),
+        |ports| ports[1].set_link(false),
+        |ports| drop(ports.pop()),
+    ];
     for end in ends {
         let (_switch, mut ports) = network(2);
         let woken = bell(&ports[0]);
@@ -216,6 +220,21 @@ fn what_ends_the_receiver_ends_the_waiting() {
         assert_eq!(rung(&woken), 1);
         ports[0].send(START, full.frame).unwrap();
     }
+}
+
+#[test]
+fn a_receiver_at_rest_keeps_its_frames_and_is_not_waited_for() {
+    let (_switch, ports) = network(2);
+    let full = fill(&ports[0], 1, 0, START);
+    ports[1].rest();
+    ports[0].send(START, full.frame).unwrap();
+    ports[1].set_ready(true);
+    assert_eq!(drain(&ports[1]).len(), SMALL.queue_frames, "what did not fit is lost, the rest is there");
+    assert!(ports[0].send(START, frame(address(1), address(0), b"")).is_ok());
+    ports[1].rest();
+    ports[1].set_ready(false);
+    ports[1].set_ready(true);
+    assert!(drain(&ports[1]).is_empty(), "a reset forgets them, also after a rest");
 }
 
 #[test]
