@@ -104,6 +104,8 @@ impl Port {
         let _ = self.stream.read_to(&mut io::sink(), usize::MAX);
         self.open = state.open;
         self.size = state.size;
+        // The state has the port's input, all of it: a copy of the same may wait in the stream. A sink takes everything.
+        let _ = self.stream.read_to(&mut io::sink(), self.stream.pending());
         self.restored = state.input.into();
         self.aside = state.output.into();
     }

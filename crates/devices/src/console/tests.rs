@@ -74,10 +74,16 @@ impl Bench {
 
 #[test]
 fn it_is_a_virtio_device() {
+    let messages = [(0, 0, 1), (0, 3, 1), (0, 6, 1), (2, 3, 1), (2, 6, 1), (0, 6, 0)];
+    let messages = messages.map(|(id, event, value)| message(id, event, value));
+    let messages: Vec<(u16, &[u8])> = messages.iter().map(|message| (3, message.as_slice())).collect();
     for ports in [1, 3] {
         let hosts = Mutex::new(Vec::new());
-        snowboot_virtio::testing::conformance(|| {
-            let (console, ends, _) = console(ports);
+        snowboot_virtio::testing::conformance_with(&messages, || {
+            let (console, ends, control) = console(ports);
+            // Typed, and resized, but not yet read; so each has more than what another one has saved.
+            ends[0].write(b"typed before the guest reads", Some(Instant::now())).unwrap();
+            control.resize(ports - 1, 80, 25);
             hosts.lock().unwrap().extend(ends);
             Box::new(console)
         });
