@@ -57,6 +57,7 @@ extern "C" fn payload_main(boot_params: usize) -> ! {
     report::check("processors", || processors::check(&tables.processors));
     report::check("ioapic", || interrupts::check_io_apic(tables.io_apic));
     let functions = report::check("pci", || pci::enumerate(tables.ecam)).unwrap_or_default();
+    report::check("bars", || pci::move_bars(&functions));
     let top = memory::top(&boot.memory_map());
     let mut rng = virtio::check_all(tables.ecam, &functions, top);
     if let Some(seed) = boot.value("hostile") {

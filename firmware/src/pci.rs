@@ -30,6 +30,8 @@ const BAR_IO: u64 = 1;
 const BAR_TYPE: u64 = 0x7;
 const BAR_64_BIT: u64 = 0x4;
 const COMMAND_MEMORY_BUS_MASTER: u16 = 0x6;
+/// What makes an address another one in the host bridge's window, where nothing is.
+const ELSEWHERE: u64 = 1 << 28;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 const NOTHING: u32 = u32::MAX;
 
@@ -67,6 +69,36 @@ impl Function {
         write_bar(&self.config, self.bar_value, self.bar_value & BAR_TYPE == BAR_64_BIT);
         self.config.write(COMMAND, COMMAND_MEMORY_BUS_MASTER);
         self.msix.mask_function(false);
+    }
+
+    /// Assigns BAR 0 and lets it answer there.
+    fn move_to(&self, value: u64) -> Result {
+        self.config.write(COMMAND, 0u16);
+        self.set_bar(value);
+        self.config.write(COMMAND, COMMAND_MEMORY_BUS_MASTER);
+        ensure(
+            self.answers_at(value),
+            format_args!("00:{:02x}.0 does not answer at {:#x}", self.number, value & !BAR_FLAGS),
+        )
+    }
+
+    fn set_bar(&self, value: u64) {
+        write_bar(&self.config, value, value & BAR_TYPE == BAR_64_BIT);
+    }
+
+    /// Whether a BAR of this value is this function's: each has interrupt vectors of its own in its table.
+    fn answers_at(&self, value: u64) -> bool {
+        self.first_message((value & !BAR_FLAGS) as usize) == u32::from(self.msix.first_vector)
+    }
+
+    fn reads_as_nothing(&self) -> bool {
+        self.first_message((self.bar_value & !BAR_FLAGS) as usize) == NOTHING
+    }
+
+    fn first_message(&self, bar: usize) -> u32 {
+        let offset = self.msix.table.address() - self.bar.address() + 8;
+        // SAFETY: it is in the host bridge's window, where nothing but BARs is.
+        unsafe { Window::at(bar + offset, 4) }.read(0)
     }
 }
 
@@ -108,6 +140,35 @@ pub(crate) fn enumerate(ecam: usize) -> Result<Vec<Function>> {
         note(format_args!("pci device={device} virtio={kind}"));
     }
     Ok(functions)
+}
+
+/// BARs go elsewhere and come back, and two functions change places, as when an operating system assigns them anew.
+/// Whatever uses the functions afterwards finds their doorbells back in place, or does not work.
+pub(crate) fn move_bars(functions: &[Function]) -> Result {
+    for function in functions {
+        function.move_to(function.bar_value ^ ELSEWHERE)?;
+        ensure(function.reads_as_nothing(), format_args!("something is where 00:{:02x}.0 was", function.number))?;
+        function.move_to(function.bar_value)?;
+    }
+    for pair in functions.windows(2) {
+        let [one, other] = pair else { continue };
+        one.config.write(COMMAND, 0u16);
+        other.config.write(COMMAND, 0u16);
+        one.move_to(other.bar_value)?;
+        other.move_to(one.bar_value)?;
+        one.config.write(COMMAND, 0u16);
+        other.config.write(COMMAND, 0u16);
+        other.move_to(other.bar_value)?;
+        one.move_to(one.bar_value)?;
+        // While both decode: the first finds its place taken until the second has left.
+        one.set_bar(other.bar_value);
+        other.move_to(one.bar_value)?;
+        ensure(one.answers_at(other.bar_value), format_args!("00:{:02x}.0 stays away", one.number))?;
+        one.set_bar(one.bar_value);
+        other.move_to(other.bar_value)?;
+        ensure(one.answers_at(one.bar_value), format_args!("00:{:02x}.0 stays away", one.number))?;
+    }
+    Ok(())
 }
 
 /// Configuration space of function 0 of a device of bus 0.

@@ -10,13 +10,14 @@ use snowboot_tests::{Guest, SECTOR, WRITTEN_SECTORS, config, disk, pattern};
 use snowboot_vmm::Outcome;
 
 /// All that the payload checks, in its order, on a machine with two disks.
-const CHECKS: [&str; 14] = [
+const CHECKS: [&str; 15] = [
     "serial",
     "acpi",
     "memory",
     "processors",
     "ioapic",
     "pci",
+    "bars",
     "disk0",
     "disk1",
     "rng",

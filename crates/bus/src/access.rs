@@ -45,12 +45,12 @@ pub enum Action {
     Reset,
     /// The guest asked to be powered off.
     Shutdown,
-    /// A memory BAR was enabled at a new address.
+    /// A memory BAR was enabled, at a new address or after it was off.
     MoveBar(BarMove),
 }
 
-/// A memory BAR moves. Only reported when decoding is enabled at an address other than the last enabled one, so sizing
-/// a BAR costs nothing.
+/// A memory BAR moves. Reported when decoding is enabled at an address other than the last enabled one, and by functions
+/// whose machine may give their place to others while it is off, whenever it is enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarMove {
     /// The function's PCI device number on bus 0.

@@ -242,6 +242,12 @@ impl ConfigSpace {
         u32::from_le_bytes(self.read_array(offset))
     }
 
+    /// The function's device number on bus 0.
+    #[must_use]
+    pub fn device_number(&self) -> u8 {
+        self.device_number
+    }
+
     /// Whether the driver lets the function write to memory, messages of MSI-X included (section 6.2.2).
     #[must_use]
     pub fn bus_master(&self) -> bool {

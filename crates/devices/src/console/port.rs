@@ -100,11 +100,10 @@ impl Port {
     }
 
     pub(super) fn restore(&mut self, state: State) {
-        // The state has what was in the stream then; what is in it now belongs to another past.
-        let _ = self.stream.read_to(&mut io::sink(), usize::MAX);
         self.open = state.open;
         self.size = state.size;
-        // The state has the port's input, all of it: a copy of the same may wait in the stream. A sink takes everything.
+        // The state has the port's input, all of it: what waits in the stream is a copy of that, or of another past. A sink
+        // takes everything.
         let _ = self.stream.read_to(&mut io::sink(), self.stream.pending());
         self.restored = state.input.into();
         self.aside = state.output.into();

@@ -168,6 +168,12 @@ impl PciTransport {
         self.device.sources()
     }
 
+    /// Whether the guest lets the function answer at its BAR.
+    #[must_use]
+    pub fn is_decoding(&self) -> bool {
+        self.config.memory_enabled()
+    }
+
     /// A doorbell rang. Does nothing when the device is not running.
     pub fn queue_ready(&mut self, queue: u16) {
         if let Err(fault) = self.device.queue_ready(queue) {
@@ -423,7 +429,14 @@ impl PciFunction for PciTransport {
     }
 
     fn write_config(&mut self, offset: u16, data: &[u8]) -> Action {
-        let action = self.config.write(offset, data);
+        let was_decoding = self.is_decoding();
+        let mut action = self.config.write(offset, data);
+        // The machine may have given the place away meanwhile.
+        if self.is_decoding() && !was_decoding && action == Action::None {
+            let BarInfo { address, size } = self.bar();
+            let device = self.config.device_number();
+            action = Action::MoveBar(BarMove { device, bar: layout::BAR, from: address, to: address, size });
+        }
         if self.touches_window(offset, data.len())
             && let Some((place, width)) = self.window()
         {

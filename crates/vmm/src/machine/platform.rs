@@ -20,6 +20,8 @@ pub(crate) struct Platform {
     mmio: Bus,
     root: Arc<PciRoot>,
     slots: Vec<Slot>,
+    /// The slots' BARs, in the same order.
+    windows: Mutex<Vec<Window>>,
     vm: Arc<Vm>,
     memory: GuestMemory,
 }
@@ -29,7 +31,6 @@ struct Slot {
     number: u8,
     transport: Arc<Mutex<PciTransport>>,
     pace: Pace,
-    window: Mutex<Window>,
 }
 
 /// How long one turn of a device may take.
@@ -49,15 +50,30 @@ struct Window {
     address: Option<u64>,
     /// Where the guest wants it.
     wanted: u64,
-    /// The doorbells that KVM knows, at `address`.
     doorbells: Vec<Doorbell>,
+    /// Those that KVM knows, at `address`.
+    registered: Vec<Doorbell>,
+}
+
+impl Window {
+    fn is_in_the_way_of(&self, address: u64) -> bool {
+        self.address.is_some_and(|own| own.abs_diff(address) < PciTransport::BAR_SIZE)
+    }
 }
 
 impl Platform {
     /// An empty platform with the host bridge's windows.
     pub(crate) fn new(vm: Arc<Vm>, memory: GuestMemory) -> Result<Self, Error> {
         let root = Arc::new(PciRoot::new());
-        let platform = Self { ports: Bus::new(), mmio: Bus::new(), root, slots: Vec::new(), vm, memory };
+        let platform = Self {
+            ports: Bus::new(),
+            mmio: Bus::new(),
+            root,
+            slots: Vec::new(),
+            windows: Mutex::default(),
+            vm,
+            memory,
+        };
         let ecam = Arc::new(Mutex::new(Ecam::new(Arc::clone(&platform.root))));
         platform.mmio.insert(layout::ECAM, layout::ECAM_LENGTH, ecam).map_err(taken)?;
         platform.add_ports(layout::port::PCI_CONFIG, 8, ConfigPorts::new(Arc::clone(&platform.root)))?;
@@ -98,8 +114,10 @@ impl Platform {
         self.root.attach(number, transport.clone()).map_err(|error| Error::Config(error.to_string()))?;
         let device = Arc::new(Mutex::new(BarWindow::new(transport.clone(), BAR)));
         self.mmio.insert(address, PciTransport::BAR_SIZE, device.clone()).map_err(taken)?;
-        let window = Mutex::new(Window { device, address: Some(address), wanted: address, doorbells });
-        self.slots.push(Slot { number, transport, pace, window });
+        let registered = doorbells.clone();
+        let window = Window { device, address: Some(address), wanted: address, doorbells, registered };
+        lock(&self.windows).push(window);
+        self.slots.push(Slot { number, transport, pace });
         Ok(())
     }
 
@@ -111,28 +129,43 @@ impl Platform {
         }
     }
 
-    /// Carries out a BAR's move. Where another device is, nothing of this one is on the bus until that one has moved on;
-    /// a guest that lets two devices change places goes through this.
+    /// Puts a BAR where the guest has enabled it. What another function decodes there stays, and this one is nowhere until
+    /// that has moved on; what another one has there but does not decode makes way, and is put on again when it does.
     pub(crate) fn move_bar(&self, movement: &BarMove) {
-        let Some(slot) = self.slots.iter().find(|slot| slot.number == movement.device) else { return };
-        {
-            let mut window = lock(&slot.window);
+        let mut windows = lock(&self.windows);
+        let Some(index) = self.slots.iter().position(|slot| slot.number == movement.device) else { return };
+        let Some(window) = windows.get_mut(index) else { return };
+        if window.address != Some(movement.to) {
             window.wanted = movement.to;
-            self.take_off(&mut window);
+            self.take_off(window);
         }
-        while self
-            .slots
-            .iter()
-            .any(|slot| self.put_on(&mut lock(&slot.window), &lock(&slot.transport).doorbells()))
-        {}
+        while self.put_on_one(&mut windows) {}
+    }
+
+    /// Puts a window on the bus that is not there although its function decodes, if there is one with room.
+    fn put_on_one(&self, windows: &mut [Window]) -> bool {
+        let decodes: Vec<bool> = self.slots.iter().map(|slot| lock(&slot.transport).is_decoding()).collect();
+        let missing = (0..).zip(windows.iter().zip(&decodes));
+        let missing: Vec<usize> = missing
+            .filter(|(_, (it, decodes))| it.address.is_none() && **decodes)
+            .map(|(index, _)| index)
+            .collect();
+        missing.into_iter().any(|index| {
+            let Some(wanted) = windows.get(index).map(|window| window.wanted) else { return false };
+            for (other, decodes) in windows.iter_mut().zip(&decodes) {
+                if !decodes && other.is_in_the_way_of(wanted) {
+                    self.take_off(other);
+                }
+            }
+            windows.get_mut(index).is_some_and(|window| self.put_on(window))
+        })
     }
 
     fn take_off(&self, window: &mut Window) {
         let Some(address) = window.address.take() else { return };
-        for doorbell in window.doorbells.drain(..) {
-            if let Err(error) =
-                self.vm.remove_doorbell(address.saturating_add(doorbell.offset), &doorbell.event)
-            {
+        for doorbell in window.registered.drain(..) {
+            let place = address.saturating_add(doorbell.offset);
+            if let Err(error) = self.vm.remove_doorbell(place, &doorbell.event) {
                 tracing::debug!(%error, "a doorbell stays where its BAR was");
             }
         }
@@ -140,18 +173,17 @@ impl Platform {
         let _ = self.mmio.remove(address);
     }
 
-    /// Puts a window where the guest wants it, if it is on the bus nowhere and there is room. Whether it did.
-    fn put_on(&self, window: &mut Window, doorbells: &[Doorbell]) -> bool {
+    /// Whether there was room.
+    fn put_on(&self, window: &mut Window) -> bool {
         let address = window.wanted;
-        let is_off = window.address.is_none();
-        if !is_off || self.mmio.insert(address, PciTransport::BAR_SIZE, window.device.clone()).is_err() {
+        if self.mmio.insert(address, PciTransport::BAR_SIZE, window.device.clone()).is_err() {
             return false;
         }
         window.address = Some(address);
-        for doorbell in doorbells {
+        for doorbell in &window.doorbells {
             // Without it, notifications still arrive, by exits.
             match self.vm.add_doorbell(address.saturating_add(doorbell.offset), &doorbell.event) {
-                Ok(()) => window.doorbells.push(doorbell.clone()),
+                Ok(()) => window.registered.push(doorbell.clone()),
                 Err(error) => tracing::debug!(%error, "a doorbell does not move with its BAR"),
             }
         }
