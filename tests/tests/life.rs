@@ -59,6 +59,20 @@ fn a_machine_that_never_ran_ends_like_any_other() -> Result<()> {
 
 #[test]
 #[ignore = "needs KVM: run by cargo xtask test"]
+fn the_outputs_writer_is_dropped_at_the_end_and_nothing_can_be_typed_then() -> Result<()> {
+    let held = Arc::new(());
+    let (watch, writer) = (Arc::downgrade(&held), Arc::clone(&held));
+    drop(held);
+    let machine = talkative(move || drop(Arc::clone(&writer)))?;
+    machine.start()?;
+    assert_eq!((machine.serial_input(b"x"), watch.strong_count()), (1, 1));
+    machine.stop();
+    assert_eq!((machine.serial_input(b"x"), watch.strong_count()), (0, 0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs KVM: run by cargo xtask test"]
 fn it_starts_once() -> Result<()> {
     let guest = Guest::start(config("once", "end=busy")?)?;
     assert!(refusal(guest.machine.start()).contains("was started before"));

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 use snowboot_bus::{Action, BusDevice, IrqLine, NotSaveable, RestoreError, Saved};
@@ -52,7 +52,8 @@ impl Serial {
     pub fn new(irq: Arc<dyn IrqLine>, output: Box<dyn Write + Send>) -> (Self, SerialInput) {
         let uart = Uart::new(Line(irq), output);
         let inner = Arc::new(Mutex::new(Inner { uart, backlog: VecDeque::new() }));
-        (Self { inner: Arc::clone(&inner) }, SerialInput { inner })
+        let input = SerialInput { inner: Arc::downgrade(&inner) };
+        (Self { inner }, input)
     }
 }
 
@@ -111,16 +112,19 @@ impl BusDevice for Serial {
     }
 }
 
-/// The other end of the cable: what is pushed here, the guest reads. Clones share it.
+/// The other end of the cable: what is pushed here, the guest reads. Clones share it. It does not keep the port, so that
+/// the output's writer is dropped with the machine, and whoever reads from that learns of the end.
 #[derive(Clone)]
 pub struct SerialInput {
-    inner: Arc<Mutex<Inner>>,
+    inner: Weak<Mutex<Inner>>,
 }
 
 impl SerialInput {
-    /// Queues input for the guest; returns how many bytes were taken. Past [`BACKLOG`] unread bytes the rest is refused.
+    /// Queues input for the guest; returns how many bytes were taken. Past [`BACKLOG`] unread bytes the rest is refused, and
+    /// all of it once the port is gone.
     pub fn push(&self, bytes: &[u8]) -> usize {
-        let mut inner = lock(&self.inner);
+        let Some(inner) = self.inner.upgrade() else { return 0 };
+        let mut inner = lock(&inner);
         let taken = bytes.len().min(BACKLOG.saturating_sub(inner.backlog.len()));
         inner.backlog.extend(bytes.iter().take(taken));
         inner.refill();
