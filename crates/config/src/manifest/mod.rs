@@ -3,6 +3,7 @@
 //! [`Manifest::parse`] is the only way from text to a manifest, so that a manifest that exists is valid. It goes in two
 //! steps: `tree` reads TOML or JSON into values that know their place, and this module walks them.
 
+mod names;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use self::names::variable_name;
+use self::names::{check_machine_name, check_variable};
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
 use crate::{DiskConfig, MemorySize, VcpuCount};
@@ -158,6 +161,7 @@ fn machines(table: &Table<'_>, folder: &Path) -> Result<BTreeMap<String, NodeCon
     for entry in entries {
         check_machine_name(entry)?;
         let variable = variable_name(&entry.key);
+        check_variable(entry, &variable)?;
         if let Some(other) = variables.insert(variable.clone(), &entry.key) {
             let message = format!(
                 "machines `{other}` and `{}` would both be `{variable}` in the script: rename one",
@@ -168,31 +172,6 @@ fn machines(table: &Table<'_>, folder: &Path) -> Result<BTreeMap<String, NodeCon
         machines.insert(entry.key.clone(), node_config(entry, folder)?);
     }
     Ok(machines)
-}
-
-/// What NixOS takes as `networking.hostName`, since that is what a machine's name becomes.
-fn check_machine_name(entry: &Entry) -> Result<(), Fault> {
-    let name = entry.key.as_bytes();
-    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let ends = [name.first(), name.last()].into_iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric));
-    if ends && name.len() <= 63 && name.iter().all(inner) {
-        return Ok(());
-    }
-    let message = format!(
-        "machine name `{}` is not a host name: use 1 to 63 letters, digits, `-` and `_`, with a letter or digit at both ends",
-        entry.key.escape_debug()
-    );
-    Err(Fault::new(entry.offset, message))
-}
-
-/// The variable that a script sees a machine as, by the rule of the NixOS test driver.
-#[must_use]
-pub fn variable_name(machine: &str) -> String {
-    let mut name = machine.replace('-', "_");
-    if name.starts_with(|first: char| first.is_ascii_digit()) {
-        name.replace_range(..1, "_");
-    }
-    name
 }
 
 fn node_config(entry: &Entry, folder: &Path) -> Result<NodeConfig, Fault> {

@@ -153,6 +153,27 @@ fn variables_are_named_as_the_nixos_driver_names_them() {
 }
 
 #[test]
+fn a_machine_never_takes_the_place_of_what_scripts_need() {
+    for (name, what) in [
+        ("class", "a word of Python's own"),
+        ("None", "a word of Python's own"),
+        ("log", "a name that every script finds already"),
+        ("start-all", "`start_all`, which is a name that every script finds already"),
+        ("t", "a name that every script finds already"),
+        ("Machine", "a name that every script finds already"),
+    ] {
+        let text = format!("name = 't'\nscript = 's'\n[machines.{name}]\nkernel = 'k'\n");
+        let error = toml(&text).unwrap_err();
+        assert!(error.starts_with(&format!("folder/test.toml:3:11: machine `{name}` would be")), "{error}");
+        assert!(error.contains(what) && error.ends_with(": choose another name"), "{error}");
+    }
+    for name in ["machine", "match", "logs", "classy"] {
+        let text = format!("name = 't'\nscript = 's'\n[machines.{name}]\nkernel = 'k'\n");
+        assert!(toml(&text).is_ok(), "{name}");
+    }
+}
+
+#[test]
 fn memory_default_is_that_of_a_nixos_test_machine() {
     assert_eq!(MemorySize::default().mib(), 1024);
 }
