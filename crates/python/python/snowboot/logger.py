@@ -54,7 +54,9 @@ class Logger:
             with self._block(name, None, subtest=True):
                 yield
         except Exception as error:
-            self.log_test_error(f'Test "{name}" failed with error: "{error}"')
+            # What comes after the first line is told once, at the end, and not by every subtest around.
+            first, *_ = str(error).splitlines() or [type(error).__name__]
+            self.log_test_error(f'Test "{name}" failed with error: "{first}"')
             raise
 
     @contextmanager

@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager
 
 from . import _native
 from .duration import DEFAULT_TIMEOUT, Duration, one_of, optional_seconds, seconds
+from .errors import MachineError
 from .logger import Logger
+from .text import Text, optional_text, text
 
 
 class Machine:
@@ -16,6 +18,7 @@ class Machine:
 
     A machine is off until it is started or given a command. Commands run as root in the guest, one at a time, with
     `set -euo pipefail`; their standard error is among the console lines. Durations are timedeltas or seconds.
+    Texts may be paths and numbers too, and ports may be texts.
     """
 
     def __init__(self, native: _native.Machine, log: Logger) -> None:
@@ -42,8 +45,16 @@ class Machine:
 
     # Power
 
-    def start(self) -> None:
-        """Starts it and returns while it boots. Nothing happens when it runs."""
+    def start(self, allow_reboot: bool = False) -> None:
+        """Starts it and returns while it boots. Nothing happens when it runs.
+
+        A guest's reset ends its machine. `allow_reboot`, which would have it go on, is refused with MachineError.
+        """
+        if allow_reboot:
+            raise MachineError(
+                f"{self.name}: start(allow_reboot=True): machines that survive a reset of their guest are not "
+                "supported yet; start it without, and after the reset use wait_for_shutdown() and start() again"
+            )
         self._native.start()
 
     def connect(self) -> None:
@@ -70,7 +81,7 @@ class Machine:
 
     def execute(
         self,
-        command: str,
+        command: Text,
         check_return: bool = True,
         check_output: bool = True,
         timeout: Duration | None = DEFAULT_TIMEOUT,
@@ -81,23 +92,23 @@ class Machine:
         `check_return`, and -2 without `check_output`, which does not wait for the command at all. A background
         process must not keep the standard output: `succeed("daemon >&2 &")`.
         """
-        return self._native.execute(command, check_return, check_output, optional_seconds(timeout))
+        return self._native.execute(text(command), check_return, check_output, optional_seconds(timeout))
 
-    def succeed(self, *commands: str, timeout: Duration | None = None) -> str:
+    def succeed(self, *commands: Text, timeout: Duration | None = None) -> str:
         """Runs commands that must all end with status 0; gives what they wrote to standard output."""
-        return self._native.succeed(list(commands), optional_seconds(timeout))
+        return self._native.succeed([text(command) for command in commands], optional_seconds(timeout))
 
-    def fail(self, *commands: str, timeout: Duration | None = None) -> str:
+    def fail(self, *commands: Text, timeout: Duration | None = None) -> str:
         """Runs commands none of which may end with status 0; gives what they wrote to standard output."""
-        return self._native.fail(list(commands), optional_seconds(timeout))
+        return self._native.fail([text(command) for command in commands], optional_seconds(timeout))
 
-    def wait_until_succeeds(self, command: str, timeout: Duration = DEFAULT_TIMEOUT) -> str:
+    def wait_until_succeeds(self, command: Text, timeout: Duration = DEFAULT_TIMEOUT) -> str:
         """Repeats a command until it ends with status 0; gives its output."""
-        return self._native.wait_until_succeeds(command, seconds(timeout))
+        return self._native.wait_until_succeeds(text(command), seconds(timeout))
 
-    def wait_until_fails(self, command: str, timeout: Duration = DEFAULT_TIMEOUT) -> str:
+    def wait_until_fails(self, command: Text, timeout: Duration = DEFAULT_TIMEOUT) -> str:
         """Repeats a command until it ends with another status than 0; gives its output."""
-        return self._native.wait_until_fails(command, seconds(timeout))
+        return self._native.wait_until_fails(text(command), seconds(timeout))
 
     def sleep(self, secs: float | None = None, duration: Duration | None = None) -> None:
         """Sleeps inside the guest, by the guest's clock."""
@@ -108,68 +119,71 @@ class Machine:
 
     # Units
 
-    def systemctl(self, q: str, user: str | None = None) -> tuple[int, str]:
+    def systemctl(self, q: Text, user: Text | None = None) -> tuple[int, str]:
         """Runs `systemctl`, for the system or for a user's own manager."""
-        return self._native.systemctl(q, user)
+        return self._native.systemctl(text(q), optional_text(user))
 
-    def start_job(self, jobname: str, user: str | None = None) -> tuple[int, str]:
+    def start_job(self, jobname: Text, user: Text | None = None) -> tuple[int, str]:
         """Starts a unit; its status is given, not checked."""
-        return self.systemctl(f"start {jobname}", user)
+        return self.systemctl(f"start {text(jobname)}", user)
 
-    def stop_job(self, jobname: str, user: str | None = None) -> tuple[int, str]:
+    def stop_job(self, jobname: Text, user: Text | None = None) -> tuple[int, str]:
         """Stops a unit; its status is given, not checked."""
-        return self.systemctl(f"stop {jobname}", user)
+        return self.systemctl(f"stop {text(jobname)}", user)
 
     def wait_for_unit(
-        self, unit: str, user: str | None = None, timeout: Duration = DEFAULT_TIMEOUT
+        self, unit: Text, user: Text | None = None, timeout: Duration = DEFAULT_TIMEOUT
     ) -> None:
         """Waits until a unit is active; fails at once when it cannot become so."""
-        self._native.wait_for_unit(unit, user, seconds(timeout))
+        self._native.wait_for_unit(text(unit), optional_text(user), seconds(timeout))
 
-    def get_unit_info(self, unit: str, user: str | None = None) -> dict[str, str]:
+    def get_unit_info(self, unit: Text, user: Text | None = None) -> dict[str, str]:
         """All properties of a unit."""
-        return self._native.get_unit_info(unit, user)
+        return self._native.get_unit_info(text(unit), optional_text(user))
 
-    def get_unit_property(self, unit: str, property: str, user: str | None = None) -> str:
+    def get_unit_property(self, unit: Text, property: Text, user: Text | None = None) -> str:
         """One property of a unit."""
-        return self._native.get_unit_property(unit, property, user)
+        return self._native.get_unit_property(text(unit), text(property), optional_text(user))
 
-    def require_unit_state(self, unit: str, require_state: str = "active") -> None:
+    def require_unit_state(self, unit: Text, require_state: Text = "active") -> None:
         """Fails unless a unit is in this state now."""
-        self._native.require_unit_state(unit, require_state)
+        self._native.require_unit_state(text(unit), text(require_state))
 
     # Files, ports, console
 
-    def wait_for_file(self, filename: str, timeout: Duration = DEFAULT_TIMEOUT) -> None:
+    def wait_for_file(self, filename: Text, timeout: Duration = DEFAULT_TIMEOUT) -> None:
         """Waits until a file is there; shell patterns work."""
-        self._native.wait_for_file(filename, seconds(timeout))
+        self._native.wait_for_file(text(filename), seconds(timeout))
 
     def wait_for_open_port(
-        self, port: int, addr: str = "localhost", timeout: Duration = DEFAULT_TIMEOUT
+        self, port: int | str, addr: Text = "localhost", timeout: Duration = DEFAULT_TIMEOUT
     ) -> None:
         """Waits until something listens on a TCP port, as seen from inside the guest."""
-        self._native.wait_for_open_port(port, addr, seconds(timeout))
+        self._native.wait_for_open_port(int(port), text(addr), seconds(timeout))
 
     def wait_for_closed_port(
-        self, port: int, addr: str = "localhost", timeout: Duration = DEFAULT_TIMEOUT
+        self, port: int | str, addr: Text = "localhost", timeout: Duration = DEFAULT_TIMEOUT
     ) -> None:
         """Waits until nothing listens on a TCP port, as seen from inside the guest."""
-        self._native.wait_for_closed_port(port, addr, seconds(timeout))
+        self._native.wait_for_closed_port(int(port), text(addr), seconds(timeout))
 
-    def wait_for_console_text(self, regex: str, timeout: Duration | None = None) -> None:
+    def wait_for_console_text(
+        self, regex: str | re.Pattern[str], timeout: Duration | None = None
+    ) -> None:
         """Waits until console lines that no such wait has seen yet match a regular expression of Python's `re`."""
-        search: Callable[[str], object] = re.compile(regex).search
+        pattern = re.compile(regex)
+        search: Callable[[str], object] = pattern.search
         self._native.wait_for_console(
-            regex, optional_seconds(timeout), lambda text: search(text) is not None
+            pattern.pattern, optional_seconds(timeout), lambda lines: search(lines) is not None
         )
 
     def get_console_log(self) -> str:
         """All console lines since the last start, joined by newlines."""
         return self._native.get_console_log()
 
-    def send_console(self, chars: str) -> None:
+    def send_console(self, chars: Text) -> None:
         """Types at the machine's serial console."""
-        self._native.send_console(chars)
+        self._native.send_console(text(chars))
 
     # Network
 
@@ -183,10 +197,10 @@ class Machine:
 
     # Log
 
-    def log(self, msg: str) -> None:
+    def log(self, msg: Text) -> None:
         """Logs a line under the machine's name."""
-        self._log.log(msg, {"machine": self.name})
+        self._log.log(text(msg), {"machine": self.name})
 
-    def nested(self, msg: str, attrs: Mapping[str, str] = {}) -> AbstractContextManager[None]:
+    def nested(self, msg: Text, attrs: Mapping[str, str] = {}) -> AbstractContextManager[None]:
         """A block of the log under the machine's name."""
-        return self._log.nested(msg, {**attrs, "machine": self.name})
+        return self._log.nested(text(msg), {**attrs, "machine": self.name})
