@@ -1,28 +1,65 @@
 //! Errors of the driver as the exceptions that scripts know.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 use snowboot_driver::{Error, ErrorKind, Failure, InterruptHook};
 
+pyo3::import_exception!(snowboot.errors, GlobalTimeout);
 pyo3::import_exception!(snowboot.errors, MachineError);
+pyo3::import_exception!(snowboot.errors, MalformedAnswer);
 pyo3::import_exception!(snowboot.errors, ManifestError);
 pyo3::import_exception!(snowboot.errors, RequestedAssertionFailed);
 
-/// What a signal handler raised during a wait, until the wait has ended and can raise it.
-#[derive(Clone, Default)]
-pub(crate) struct Pending(Arc<Mutex<Option<PyErr>>>);
+/// What the driver and its machines tell each other about the run's end.
+#[derive(Clone)]
+pub(crate) struct Run(Arc<State>);
 
-impl Pending {
+struct State {
+    /// The process that the machines are in. A fork of it has copies of these objects, and nothing behind them.
+    process: u32,
+    /// What a signal handler raised during a wait, until the wait has ended and can raise it.
+    pending: Mutex<Option<PyErr>>,
+    timed_out: AtomicBool,
+}
+
+impl Run {
+    pub(crate) fn new() -> Self {
+        let process = std::process::id();
+        Self(Arc::new(State { process, pending: Mutex::new(None), timed_out: AtomicBool::new(false) }))
+    }
+
+    /// Whether this process is a fork of the one that has the machines.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        std::process::id() != self.0.process
+    }
+
+    /// Fails in a fork.
+    pub(crate) fn check_here(&self) -> PyResult<()> {
+        if self.is_elsewhere() {
+            return Err(MachineError::new_err(
+                "This process was forked by the one that has the machines, and cannot reach them: use a thread \
+                 instead of os.fork()",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a call has ended because the time is over.
+    pub(crate) fn timed_out(&self) -> bool {
+        self.0.timed_out.load(Ordering::Relaxed)
+    }
+
     /// A hook that runs the interpreter's signal handlers; true when one of them raised.
     pub(crate) fn hook(&self) -> InterruptHook {
-        let pending = self.0.clone();
+        let run = self.0.clone();
         Arc::new(move || {
             Python::attach(|py| match py.check_signals() {
                 Ok(()) => false,
                 Err(raised) => {
-                    *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);
+                    *run.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);
                     true
                 }
             })
@@ -30,19 +67,22 @@ impl Pending {
     }
 
     fn take(&self) -> Option<PyErr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// The exception for an error.
-pub(crate) fn raised(py: Python<'_>, pending: &Pending, error: &Error) -> PyErr {
+pub(crate) fn raised(py: Python<'_>, run: &Run, error: &Error) -> PyErr {
     let text = error.chain();
     let exception = match error.kind() {
         ErrorKind::RequestedAssertionFailed => RequestedAssertionFailed::new_err(text),
-        ErrorKind::Interrupted => pending.take().unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
-        ErrorKind::MachineError | ErrorKind::Malformed | ErrorKind::GlobalTimeout => {
-            MachineError::new_err(text)
+        ErrorKind::Interrupted => run.take().unwrap_or_else(|| PyKeyboardInterrupt::new_err(())),
+        ErrorKind::GlobalTimeout => {
+            run.0.timed_out.store(true, Ordering::Relaxed);
+            GlobalTimeout::new_err(text)
         }
+        ErrorKind::Malformed => MalformedAnswer::new_err(text),
+        ErrorKind::MachineError => MachineError::new_err(text),
     };
     match error.failure().map(|failure| describe(py, &exception, failure)) {
         Some(Err(other)) => other,

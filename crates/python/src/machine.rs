@@ -7,14 +7,14 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use snowboot_driver::{Error, Execute, MachineHandle};
 
-use crate::errors::{Pending, raised};
+use crate::errors::{Run, raised};
 
 /// A machine.
 #[pyclass(frozen, module = "snowboot._native")]
 pub(crate) struct Machine {
     pub(crate) handle: MachineHandle,
     pub(crate) variable: String,
-    pub(crate) pending: Pending,
+    pub(crate) run: Run,
 }
 
 impl Machine {
@@ -24,8 +24,9 @@ impl Machine {
         py: Python<'_>,
         work: impl FnOnce(&MachineHandle) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
+        self.run.check_here()?;
         let handle = &self.handle;
-        py.detach(|| work(handle)).map_err(|error| raised(py, &self.pending, &error))
+        py.detach(|| work(handle)).map_err(|error| raised(py, &self.run, &error))
     }
 }
 

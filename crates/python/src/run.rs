@@ -1,5 +1,6 @@
 //! A run: the driver and its log.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use pyo3::prelude::*;
 use snowboot_config::{Manifest, Script, variable_name};
 use snowboot_driver::{Driver as Native, KvmLauncher, Launcher, Level, Options, Sink, Terminal};
 
-use crate::errors::{ManifestError, Pending, raised, trouble};
+use crate::errors::{ManifestError, Run, raised, trouble};
 use crate::machine::Machine;
 
 /// All machines of a test.
@@ -17,7 +18,23 @@ use crate::machine::Machine;
 pub(crate) struct Driver {
     native: Arc<Native>,
     manifest: Manifest,
-    pending: Pending,
+    run: Run,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.run.is_elsewhere() {
+            // The threads that would have to be waited for are not in this process: what is behind this stays as it is.
+            std::mem::forget(self.native.clone());
+            return;
+        }
+        // The threads that are waited for here may be waiting for the interpreter. Where the interpreter is ending, it
+        // cannot be let go of, and nobody gets it any more.
+        let native = &self.native;
+        if Python::try_attach(|py| py.detach(|| native.finish())).is_none() {
+            native.finish();
+        }
+    }
 }
 
 #[pymethods]
@@ -46,9 +63,9 @@ impl Driver {
         });
         let native =
             Native::new(&manifest, Options { launcher, sinks, on_global_timeout }).map_err(trouble)?;
-        let pending = Pending::default();
-        native.set_interrupt_hook(Some(pending.hook()));
-        Ok(Self { native: Arc::new(native), manifest, pending })
+        let run = Run::new();
+        native.set_interrupt_hook(Some(run.hook()));
+        Ok(Self { native: Arc::new(native), manifest, run })
     }
 
     /// The test's name.
@@ -61,6 +78,12 @@ impl Driver {
     #[getter]
     fn global_timeout(&self) -> u64 {
         self.manifest.global_timeout
+    }
+
+    /// Whether a call to a machine has ended because the global time limit was over.
+    #[getter]
+    fn timed_out(&self) -> bool {
+        self.run.timed_out()
     }
 
     /// The script's file, or None when the manifest holds its text.
@@ -86,7 +109,7 @@ impl Driver {
         let machine = |handle: &snowboot_driver::MachineHandle| Machine {
             handle: handle.clone(),
             variable: variable_name(handle.name()),
-            pending: self.pending.clone(),
+            run: self.run.clone(),
         };
         self.native.machines().iter().map(machine).collect()
     }
@@ -98,7 +121,8 @@ impl Driver {
 
     /// Starts all machines at once.
     fn start_all(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.native.start_all()).map_err(|error| raised(py, &self.pending, &error))
+        self.run.check_here()?;
+        py.detach(|| self.native.start_all()).map_err(|error| raised(py, &self.run, &error))
     }
 
     /// Lets the first use of any machine start all, unless something was started before.
@@ -108,13 +132,19 @@ impl Driver {
 
     /// Waits for the end of all machines.
     fn join_all(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.native.join_all()).map_err(|error| raised(py, &self.pending, &error))
+        self.run.check_here()?;
+        py.detach(|| self.native.join_all()).map_err(|error| raised(py, &self.run, &error))
     }
 
-    /// Writes a line to the log.
+    /// Writes a line to the log. A fork has no log of its own; what it says goes to its standard error.
     #[pyo3(signature = (level, text, machine=None))]
     fn log(&self, py: Python<'_>, level: &str, text: &str, machine: Option<&str>) -> PyResult<()> {
         let level = Level::from_str(level).map_err(PyValueError::new_err)?;
+        if self.run.is_elsewhere() {
+            // As in the log, a standard error that cannot be written is no reason to fail.
+            let _ = writeln!(std::io::stderr(), "{text}");
+            return Ok(());
+        }
         let machine = machine.map(Arc::from);
         py.detach(|| self.native.log().line(level, machine.as_ref(), text));
         Ok(())
@@ -123,12 +153,15 @@ impl Driver {
     /// Begins a block of the log.
     #[pyo3(signature = (text, machine=None, subtest=false))]
     fn block(&self, py: Python<'_>, text: &str, machine: Option<&str>, subtest: bool) -> Block {
+        if self.run.is_elsewhere() {
+            return Block { block: Mutex::new(None), run: self.run.clone() };
+        }
         let machine = machine.map(Arc::from);
         let block = py.detach(|| match subtest {
             true => self.native.subtest(text),
             false => self.native.log().block(machine.as_ref(), text),
         });
-        Block(Mutex::new(Some(block)))
+        Block { block: Mutex::new(Some(block)), run: self.run.clone() }
     }
 
     /// Shows console lines on the terminal, or not.
@@ -138,32 +171,60 @@ impl Driver {
 
     /// Returns when all that was logged is written.
     fn flush(&self, py: Python<'_>) {
+        if self.run.is_elsewhere() {
+            return;
+        }
         py.detach(|| self.native.log().flush());
     }
 
     /// The run so far, as JSON.
     fn report(&self, py: Python<'_>) -> PyResult<String> {
+        self.run.check_here()?;
         let report = py.detach(|| self.native.report());
         serde_json::to_string(&report).map_err(trouble)
     }
 
-    /// Ends all machines.
+    /// Ends all machines. In a fork there are none.
     fn finish(&self, py: Python<'_>) {
+        if self.run.is_elsewhere() {
+            return;
+        }
         py.detach(|| self.native.finish());
     }
 }
 
 /// A block of the log under way.
 #[pyclass(frozen, module = "snowboot._native")]
-pub(crate) struct Block(Mutex<Option<snowboot_driver::Block>>);
+pub(crate) struct Block {
+    block: Mutex<Option<snowboot_driver::Block>>,
+    run: Run,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.run.is_elsewhere() {
+            // Its end belongs into a log that this process has not.
+            std::mem::forget(self.take());
+        }
+    }
+}
+
+impl Block {
+    fn take(&self) -> Option<snowboot_driver::Block> {
+        self.block.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
 
 #[pymethods]
 impl Block {
     /// Ends the block, with the reason when it failed.
     #[pyo3(signature = (failure=None))]
     fn end(&self, py: Python<'_>, failure: Option<&str>) {
+        if self.run.is_elsewhere() {
+            return;
+        }
         py.detach(|| {
-            let block = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let block = self.take();
             if let (Some(mut block), Some(failure)) = (block, failure) {
                 block.fail(failure);
             }
@@ -176,12 +237,19 @@ fn launcher(kvm_device: &str) -> Arc<dyn Launcher> {
     if kvm_device == "fake" {
         return Arc::new(snowboot_driver::testing::FakeLauncher);
     }
-    Arc::new(KvmLauncher::new(kvm_device))
+    // Absolute, as everything else: a script may change the current folder before it starts a machine.
+    let device = std::path::absolute(kvm_device).unwrap_or_else(|_| PathBuf::from(kvm_device));
+    Arc::new(KvmLauncher::new(device))
 }
 
 fn read(path: &Path) -> PyResult<Manifest> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         ManifestError::new_err(format!("Cannot read the manifest {}: {error}", path.display()))
     })?;
-    Manifest::parse(path, &text).map_err(|error| ManifestError::new_err(error.to_string()))
+    // The paths in it are joined to its own folder, which is to be the same one when the script has changed the current
+    // folder.
+    let absolute = std::path::absolute(path).map_err(|error| {
+        ManifestError::new_err(format!("Cannot tell where the manifest {} is: {error}", path.display()))
+    })?;
+    Manifest::parse(&absolute, &text).map_err(|error| ManifestError::new_err(error.to_string()))
 }

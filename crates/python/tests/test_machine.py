@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import time
 import unittest
 from datetime import timedelta
+from unittest import mock
 
-from snowboot import Machine, MachineError, RequestedAssertionFailed, TestScriptError
-from support import Scratch
+import snowboot
+from snowboot import Machine, MachineError, ManifestError, RequestedAssertionFailed, TestScriptError
+from support import Scratch, manifest
 
 
 class Commands(Scratch):
@@ -46,6 +52,39 @@ class Commands(Scratch):
         machine.start()
         machine.crash()
 
+    def test_take_what_the_nixos_driver_puts_into_its_texts(self) -> None:
+        machine = self.driver().machine("machine")
+        file = self.write("", "file")
+        machine.wait_for_file(file, timeout=30)
+        self.assertEqual(machine.execute(file)[0], 126)
+        (self.folder / "nc").write_text("#!/bin/sh\necho $* >>$0.log\n")
+        (self.folder / "nc").chmod(0o755)
+        with mock.patch.dict(os.environ, PATH=f"{self.folder}:{os.environ['PATH']}"):
+            machine.crash()
+            machine.wait_for_open_port("80", timeout=30)
+        self.assertEqual((self.folder / "nc.log").read_text(), "-z localhost 80\n")
+        for wrong in (["true", "false"], None, b"true"):
+            with self.assertRaisesRegex(TypeError, "expected a text"):
+                machine.succeed(wrong)  # type: ignore[arg-type]
+
+    def test_a_malformed_answer_is_a_machine_error_and_an_assertion_error(self) -> None:
+        (self.folder / "systemctl").write_text("#!/bin/sh\necho nonsense\n")
+        (self.folder / "systemctl").chmod(0o755)
+        machine = self.driver().machine("machine")
+        with mock.patch.dict(os.environ, PATH=f"{self.folder}:{os.environ['PATH']}"):
+            machine.start()
+        for kind in (MachineError, AssertionError):
+            with self.assertRaisesRegex(kind, "it answered `nonsense`"):
+                machine.get_unit_property("x.service", "ActiveState")
+
+    def test_a_machine_that_survives_its_reset_is_refused(self) -> None:
+        machine = self.driver().machine("machine")
+        with self.assertRaisesRegex(MachineError, "machine: start.*not supported yet; start it without"):
+            machine.start(allow_reboot=True)
+        self.assertFalse(machine.booted)
+        machine.start(allow_reboot=False)
+        self.assertTrue(machine.booted)
+
 
 class Waits(Scratch):
     def test_end_with_the_fact_or_with_the_time(self) -> None:
@@ -66,6 +105,8 @@ class Waits(Scratch):
         self.assertIn("hello\nworld", machine.get_console_log())
         with self.assertRaisesRegex(RequestedAssertionFailed, "did not appear on the console within"):
             machine.wait_for_console_text("hello", timeout=0.1)
+        machine.send_console("One\nTwo\n")
+        machine.wait_for_console_text(re.compile("one.*two", re.IGNORECASE), timeout=30)
 
     def test_take_seconds_or_timedeltas_and_nothing_else(self) -> None:
         machine = self.driver().machine("machine")
@@ -106,8 +147,40 @@ class Runs(Scratch):
         self.assertEqual(calls, [False] * 3)
         with self.assertRaises(RequestedAssertionFailed):
             driver.retry(lambda last: False, 0.05)
+        for nothing in (0, timedelta(0)):
+            calls.clear()
+            with self.assertRaisesRegex(RequestedAssertionFailed, "within 0 s"):
+                driver.retry(lambda last: bool(calls.append(last)), nothing)
+            self.assertEqual(calls, [True])
         with self.assertRaises(TypeError):
             driver.retry(lambda last: True, timeout_seconds=1, timeout=1)
+
+    def test_never_give_a_machine_a_name_that_scripts_need(self) -> None:
+        names = self.driver(a="", b="").namespace()
+        for name in names.keys() - {"a", "b"}:
+            path = self.write(manifest("", {name: ""}))
+            with self.assertRaisesRegex(ManifestError, "choose another name"):
+                snowboot.Driver(path, kvm_device="fake")
+
+    def test_keep_their_paths_when_the_current_folder_changes(self) -> None:
+        self.write("# here", "my.py")
+        self.write(manifest("").replace("test-script = '''\n'''", "script = 'my.py'"))
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        with snowboot.Driver("test.toml", kvm_device="fake") as driver:
+            os.chdir("/")
+            self.assertEqual(driver.script(), ("# here", str(self.folder / "my.py")))
+            self.assertEqual(driver.out_dir, self.folder)
+
+    def test_may_be_forgotten_while_their_time_runs_out(self) -> None:
+        path = self.write(manifest("", timeout=1))
+        program = (
+            "import snowboot, time\n"
+            f"driver = snowboot.Driver({str(path)!r}, kvm_device='fake', on_global_timeout=lambda: time.sleep(1))\n"
+            "time.sleep(1.5)\n"
+            "del driver\n"
+        )
+        subprocess.run([sys.executable, "-c", program], env=self.environment(), timeout=30, check=True)
 
     def test_end_once_and_for_all(self) -> None:
         driver = self.driver()

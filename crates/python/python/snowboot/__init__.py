@@ -2,15 +2,24 @@
 
 from ._native import __version__
 from .driver import Driver
-from .errors import MachineError, ManifestError, RequestedAssertionFailed, TestScriptError
+from .errors import (
+    GlobalTimeout,
+    MachineError,
+    MalformedAnswer,
+    ManifestError,
+    RequestedAssertionFailed,
+    TestScriptError,
+)
 from .logger import Logger
 from .machine import Machine
 
 __all__ = [
     "Driver",
+    "GlobalTimeout",
     "Logger",
     "Machine",
     "MachineError",
+    "MalformedAnswer",
     "ManifestError",
     "RequestedAssertionFailed",
     "TestScriptError",

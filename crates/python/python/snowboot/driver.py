@@ -46,11 +46,15 @@ class Driver:
             log_level=log_level,
             on_global_timeout=on_global_timeout,
         )
-        self.out_dir = Path(out_dir)
+        # Absolute: a script may change the current folder.
+        self.out_dir = Path(out_dir).absolute()
         self.logger = Logger(self._native)
         natives = self._native.machines()
         self.machines: list[Machine] = [Machine(native, self.logger) for native in natives]
-        self._variables = {native.variable: m for native, m in zip(natives, self.machines)}
+        self.variables = {native.variable: m for native, m in zip(natives, self.machines)}
+        """The machines by the names that scripts have for them."""
+        self.is_limited = True
+        """Whether the global time limit counts; it does until `join_all` is done."""
 
     def __enter__(self) -> Driver:
         return self
@@ -67,6 +71,11 @@ class Driver:
     def global_timeout(self) -> int:
         """Seconds after which all machines are ended."""
         return self._native.global_timeout
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether a call to a machine has ended because the global time limit was over."""
+        return self._native.timed_out
 
     @property
     def vlans(self) -> list[int]:
@@ -94,6 +103,7 @@ class Driver:
     def join_all(self) -> None:
         """Waits for the end of all machines."""
         self._native.join_all()
+        self.is_limited = False
 
     def subtest(self, name: str) -> AbstractContextManager[None]:
         """A part of the test, a case of its own in reports."""
@@ -106,7 +116,9 @@ class Driver:
         timeout: Duration | None = None,
     ) -> None:
         """Calls `fn(False)` until it is true; when the time is up once more with True."""
-        limit = seconds(one_of(timeout_seconds, timeout, "timeout_seconds", "timeout") or DEFAULT_TIMEOUT)
+        given = one_of(timeout_seconds, timeout, "timeout_seconds", "timeout")
+        # No time at all is a limit too: one look.
+        limit = seconds(DEFAULT_TIMEOUT if given is None else given)
         deadline = time.monotonic() + limit
         pause = FIRST_PAUSE
         while (left := deadline - time.monotonic()) > 0:
@@ -142,7 +154,7 @@ class Driver:
             "t": _TestCase(),
             "vlans": self.vlans,
         }
-        names.update(self._variables)
+        names.update(self.variables)
         if len(self.machines) == 1:
             names.setdefault("machine", self.machines[0])
         return names

@@ -23,8 +23,23 @@ class MachineError(TestScriptError):
     """The driver, the VMM or a machine is in trouble."""
 
 
+class MalformedAnswer(MachineError, AssertionError):
+    """A guest's answer has not the form that it should have.
+
+    Scripts for the NixOS test driver expect an AssertionError here.
+    """
+
+
 class RequestedAssertionFailed(TestScriptError):
     """A check that the script asked for failed."""
+
+
+class GlobalTimeout(BaseException):
+    """The run's time is over and its machines are stopped.
+
+    Like KeyboardInterrupt it is no Exception: there is nothing left that a script could do about it, and one that
+    tries a command again on every Exception has to end too.
+    """
 
 
 class ManifestError(Exception):
