@@ -44,8 +44,12 @@ class Scratch(unittest.TestCase):
         self.addCleanup(driver.finish)
         return driver
 
-    def runner(self, *arguments: str | Path) -> list[str]:
-        return [sys.executable, "-m", "snowboot.runner", *map(str, arguments)]
+    def runner(self, *arguments: str | Path, grace: float | None = None) -> list[str]:
+        """The runner's command line; with `grace`, that many seconds in the place of those for an end in order."""
+        module = ["-m", "snowboot.runner"]
+        if grace is not None:
+            module = ["-c", f"import sys; from snowboot import runner; runner.GRACE = {grace}; sys.exit(runner.main())"]
+        return [sys.executable, *module, *map(str, arguments)]
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SNOWBOOT_KVM_DEVICE": "fake", "NO_COLOR": "1"}

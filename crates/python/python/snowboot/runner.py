@@ -1,19 +1,19 @@
 """Runs one test: `python3 -m snowboot.runner MANIFEST`; `snowboot test` is this with checks before it.
 
 Exit status: 0 when the script ran to its end, 1 when a check failed or a machine or the script is in trouble, 2 for a
-wrong command line, 130 after Ctrl-C, 143 after SIGTERM or when the global time limit was over.
+wrong command line, 129 after SIGHUP, 130 after Ctrl-C, 143 after SIGTERM or when the global time limit was over, and
+what the script gives to `sys.exit`.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import json
 import linecache
 import os
 import signal
 import sys
-import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -23,149 +23,279 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .driver import Driver
-from .errors import ManifestError, TestScriptError
+from .ending import Ending, Watchdog, briefly
+from .errors import GlobalTimeout, ManifestError, TestScriptError
+from .report import ReportError, ReportFile
+from .script import starts_machines
 
 MIB = 1 << 20
+# Seconds that a run may take to end in order once it was told to end.
+GRACE = 10.0
+# The same after the script's own end, when nobody is in a hurry: on a busy host many machines take their time.
+TEARDOWN = 60.0
+# How long after the global time limit the driver itself may take to say so.
+SLACK = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the test that the command line names; gives the exit status."""
     options = _parser().parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
-    run = _Run(options)
+    if hasattr(sys.stdout, "reconfigure"):
+        # What a script prints is to be seen when it is printed, through a pipe too.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
-        return run.run()
-    except ManifestError as error:
-        print(f"snowboot: error: {error}", file=sys.stderr)
+        report = None if options.json_report is None else ReportFile(options.json_report)
+    except ReportError as error:
+        _say(f"snowboot: error: {error}")
         return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    return _Run(options, report).run()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="snowboot.runner", description="Run the test of a manifest.")
     parser.add_argument("manifest", type=Path, help="the test's description, TOML or JSON")
     parser.add_argument("-o", "--output-directory", "--output_directory", type=Path, default=Path("."),
-                        metavar="DIR", help="where the script's files go (default: here)")
+                        metavar="DIR", help="the script's `driver.out_dir` (default: here)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something fails")
     parser.add_argument("--json-report", type=Path, metavar="FILE", help="write the result as JSON")
     return parser
 
 
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    """A signal ends the script the way an exception does, so that everything is taken down in order."""
-    sys.exit(128 + number)
+class _NotStarted(Exception):
+    """The test cannot be run; one line says why and what to do."""
 
 
 class _Run:
-    """One run and what came of it."""
+    """One run and what comes of it.
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    It has three phases. While the script runs, a signal raises there. While machines are taken down (`closing`), one
+    only sets a limit to that. Then there is a report (`finished`), and only the interpreter is left to end. A run that
+    was told to end and does not, whatever its script or a machine does, is ended by the watchdog.
+    """
+
+    def __init__(self, options: argparse.Namespace, report: ReportFile | None) -> None:
         self.options = options
-        self.timed_out = False
+        self.report = report
+        self.publishing = threading.Lock()
+        self.published = False
+        self.pid = os.getpid()
+        self.began = time.monotonic()
+        self.driver: Driver | None = None
+        self.script = ""
+        self.ending: Ending | None = None
+        self.closing = False
+        self.finished = False
+        self.interrupts = 0
+        self.status: int | None = None
         self.error: dict[str, Any] | None = None
+        self.facts: dict[str, Any] | None = None
+        self.watchdog = Watchdog(self._expired)
 
     def run(self) -> int:
-        if not self.options.output_directory.is_dir():
-            print(f"snowboot: error: The output folder {self.options.output_directory} is not a folder: "
-                  "make it, or name another one with -o", file=sys.stderr)
-            return 1
-        began = time.monotonic()
-        with Driver(
-            self.options.manifest,
-            out_dir=self.options.output_directory.resolve(),
-            kvm_device=os.environ.get("SNOWBOOT_KVM_DEVICE", "/dev/kvm"),
-            log_level="warning" if self.options.quiet else self.options.log_level,
-            on_global_timeout=self._on_global_timeout,
-        ) as driver:
-            if self.options.quiet:
-                driver.set_serial(False)
-            status = self._run_script(driver)
-            memory = driver.report().get("memory")
-            self._log_memory(driver, memory)
-            driver.finish()
-            report = driver.report()
-        report["memory"] = memory
-        report["seconds"] = time.monotonic() - began
-        self._write_report(report, status)
-        if status == 0 and not self.options.quiet:
-            print(f"test {driver.name} passed in {report['seconds']:.2f} s", file=sys.stderr)
-        return status
+        self._catch_signals()
+        error: BaseException | None = None
+        try:
+            self._run_script()
+        except BaseException as caught:
+            error = caught
+        finally:
+            # No call stands before this one, so no signal can come between: they are handled at calls.
+            self.closing = True
+        if os.getpid() != self.pid:
+            _leave_fork(error)
+        if self.ending is None:
+            self.watchdog.set(TEARDOWN)
+        try:
+            self._judge(error)
+            self._take_down()
+        finally:
+            self._publish()
+        self._say_passed()
+        # Python waits for the script's threads now; nobody has to.
+        self.finished = True
+        self.watchdog.set(GRACE)
+        return 1 if self.status is None else self.status
 
-    def _on_global_timeout(self) -> None:
-        self.timed_out = True
-        os.kill(os.getpid(), signal.SIGTERM)
+    # The script
 
-    def _run_script(self, driver: Driver) -> int:
+    def _run_script(self) -> None:
+        driver = self.driver = self._make_driver()
+        if self.options.quiet:
+            driver.set_serial(False)
+        self.watchdog.set(driver.global_timeout + SLACK)
         try:
             text, name = driver.script()
         except (OSError, UnicodeDecodeError) as error:
-            print(f"snowboot: error: Cannot read the test script: {error}", file=sys.stderr)
-            return 1
+            raise _NotStarted(f"Cannot read the test script: {error}") from error
+        self.script = name
         # Tracebacks show the lines that ran, whatever becomes of the file.
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
         driver.logger.info(f"running test {driver.name}: it ends after {driver.global_timeout} s at the latest")
-        try:
-            tree = ast.parse(text, name)
-            if not _starts_machines(tree):
-                driver.start_together()
-            exec(compile(tree, name, "exec"), driver.namespace())
-        except SystemExit as exit:
-            return self._exit_status(driver, exit)
-        except KeyboardInterrupt:
-            driver.flush()
-            print("\nsnowboot: interrupted", file=sys.stderr)
-            self.error = {"type": "KeyboardInterrupt", "message": "interrupted"}
-            return 128 + signal.SIGINT
-        except Exception as error:
-            driver.flush()
-            self._tell(error, name)
-            return 1
+        tree = ast.parse(text, name)
+        if not starts_machines(tree, driver.variables):
+            driver.start_together()
+        # What this file imports from the future is not the script's.
+        code = compile(tree, name, "exec", dont_inherit=True)
+        exec(code, driver.namespace())
         driver.logger.info("the test script is finished")
-        return 0
 
-    def _exit_status(self, driver: Driver, exit: SystemExit) -> int:
-        driver.flush()
-        if self.timed_out:
-            message = f"the test ran into its global time limit of {driver.global_timeout} s"
-            print(f"!!! {message}", file=sys.stderr)
-            self.error = {"type": "GlobalTimeout", "message": message}
-            return 128 + signal.SIGTERM
-        if exit.code is None or isinstance(exit.code, int):
-            status = exit.code or 0
+    def _make_driver(self) -> Driver:
+        folder = self.options.output_directory
+        if not folder.is_dir():
+            raise _NotStarted(f"The output folder {folder} is not a folder: make it, or name another one with -o")
+        try:
+            return Driver(
+                self.options.manifest,
+                out_dir=folder.resolve(),
+                kvm_device=os.environ.get("SNOWBOOT_KVM_DEVICE") or "/dev/kvm",
+                log_level="warning" if self.options.quiet else self.options.log_level,
+                on_global_timeout=self._on_global_timeout,
+            )
+        except ManifestError as error:
+            raise _NotStarted(str(error)) from error
+
+    # Ends from outside
+
+    def _catch_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # Those that whoever started us wants ignored (nohup) stay so.
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self.pid:
+            # In a process that the script forked signals do what they always do.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self.interrupts += number == signal.SIGINT
+        if self.finished or self.interrupts > 1:
+            self.watchdog.shorten(0)
+        self._end(Ending.by_signal(number))
+        if self.closing or self.ending is None:
+            return
+        # Again and again, where the script goes on.
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.ending.kind == "GlobalTimeout":
+            raise GlobalTimeout(self.ending.message)
+        sys.exit(128 + number)
+
+    def _on_global_timeout(self) -> None:
+        """On a thread of the driver's or the watchdog's."""
+        if self.driver is not None:
+            self._end(Ending.by_time(self.driver.global_timeout))
+        main = threading.main_thread().ident
+        # A handler of the script's own, or none, is not to be called: the watchdog ends such a script.
+        if not self.closing and main is not None and signal.getsignal(signal.SIGTERM) == self._on_signal:
+            signal.pthread_kill(main, signal.SIGTERM)
+
+    def _end(self, ending: Ending) -> None:
+        """Notes the first reason to end, and that the end must be near."""
+        if self.ending is None and not self.closing:
+            self.ending = ending
+        self.watchdog.shorten(GRACE)
+
+    def _expired(self) -> None:
+        """The watchdog's limit is over."""
+        if self.ending is not None or self.closing:
+            self._abandon()
+        elif self.driver is not None and self.driver.is_limited:
+            # The driver has not said so itself: stopping a machine takes long.
+            self._on_global_timeout()
+
+    def _abandon(self) -> NoReturn:
+        """Ends the process whatever its threads do. The machines are in it and end with it."""
+        status = self.status or (self.ending.status if self.ending else 1)
+        message = "the test did not end in order, so everything was ended"
+        if self.finished:
+            status = self.status or 0
+            message = "threads of the script still ran after its end and were ended"
+        try:
+            if self.error is None and status:
+                ending = self.ending or Ending(status, "Abandoned", message)
+                self.error = {"type": ending.kind, "message": ending.message}
+                briefly(lambda: _say(ending.told))
+            self.status = status
+            briefly(lambda: _say(f"snowboot: {message}"))
+            briefly(self._publish, 3.0)
+            briefly(sys.stdout.flush)
+        finally:
+            os._exit(status)
+
+    # What came of it
+
+    def _judge(self, error: BaseException | None) -> None:
+        """Says how the script ended, and notes status and error."""
+        if self.driver is not None:
+            self.driver.flush()
+            # Also where the script caught what told it so.
+            if self.driver.timed_out and self.ending is None:
+                self.ending = Ending.by_time(self.driver.global_timeout)
+                self.watchdog.shorten(GRACE)
+        if self.ending is None and isinstance(error, KeyboardInterrupt):
+            self.ending = Ending.by_signal(signal.SIGINT)
+        if self.ending is not None:
+            self._tell_ending(self.ending, error)
+        elif error is None:
+            self.status = 0
+        elif isinstance(error, _NotStarted):
+            self.status, self.error = 1, {"type": "NotStarted", "message": str(error)}
+            _say(f"snowboot: error: {error}")
+        elif isinstance(error, SystemExit):
+            self.status = _exit_status(error)
+            if self.status:
+                message = f"the script ended with status {self.status}"
+                self.error = {"type": "SystemExit", "message": message}
         else:
-            print(exit.code, file=sys.stderr)
-            status = 1
-        if status:
-            self.error = {"type": "SystemExit", "message": f"the script ended with status {status}"}
-        return status
+            self._tell(error)
 
-    def _tell(self, error: Exception, script: str) -> None:
+    def _tell_ending(self, ending: Ending, error: BaseException | None) -> None:
+        frames = self._frames(error)
+        self.status = ending.status
+        self.error = {"type": ending.kind, "message": ending.message, **self._place(frames, error)}
+        # After the terminal's `^C`.
+        blank = [""] if ending.status == 128 + signal.SIGINT and sys.stderr.isatty() else []
+        _say(*blank, *_traceback(frames), ending.told)
+
+    def _tell(self, error: BaseException) -> None:
         """Shows what failed: the script's lines that led there, and all that the error knows."""
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == script]
+        frames = self._frames(error)
         kind = type(error).__name__
-        if isinstance(error, TestScriptError) and frames:
-            lines = ["Traceback (most recent call last):"]
-            for frame in frames:
-                lines.append(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}')
-                lines.append(f"    {frame.line}")
-            lines += ["", f"!!! {kind}: {error}"]
-            print("\n".join(lines), file=sys.stderr)
-        else:
-            traceback.print_exception(_without_our_frames(error, script))
-        self.error = {
-            "type": kind,
-            "message": str(error),
-            "file": script,
-            "line": frames[-1].lineno if frames else getattr(error, "lineno", None),
-            "source": frames[-1].line if frames else getattr(error, "text", None),
-        }
+        self.status = 1
+        self.error = {"type": kind, "message": str(error), **self._place(frames, error)}
         if isinstance(error, TestScriptError):
             parts = ("machine", "command", "status", "output", "console")
             self.error.update({part: getattr(error, part) for part in parts})
+        if isinstance(error, TestScriptError) and frames:
+            _say(*_traceback(frames), "", f"!!! {kind}: {error}")
+        else:
+            _say("".join(traceback.format_exception(_without_our_frames(error, self.script))).rstrip())
+
+    def _frames(self, error: BaseException | None) -> list[traceback.FrameSummary]:
+        """The script's own frames of the traceback."""
+        trace = None if error is None else error.__traceback__
+        return [frame for frame in traceback.extract_tb(trace) if frame.filename == self.script]
+
+    def _place(self, frames: list[traceback.FrameSummary], error: BaseException | None) -> dict[str, Any]:
+        """Where it was, for the report. An error of syntax has no frame, but knows its line."""
+        return {
+            "file": self.script,
+            "line": frames[-1].lineno if frames else getattr(error, "lineno", None),
+            "source": frames[-1].line if frames else getattr(error, "text", None),
+        }
+
+    # The end
+
+    def _take_down(self) -> None:
+        if self.driver is None:
+            return
+        # While the machines are there: afterwards there is no memory of theirs to be told of.
+        memory = self.driver.report().get("memory")
+        self._log_memory(self.driver, memory)
+        self.driver.finish()
+        self.facts = self.driver.report() | {"memory": memory}
 
     def _log_memory(self, driver: Driver, memory: dict[str, int] | None) -> None:
         if memory and memory["machines"]:
@@ -175,43 +305,85 @@ class _Run:
                     memory["overhead_per_machine"] / MIB, memory["machines"],
                     memory["resident"] / MIB, memory["guest"] / MIB, memory["base"] / MIB))
 
-    def _write_report(self, report: dict[str, Any], status: int) -> None:
-        path: Path | None = self.options.json_report
-        if path is None:
+    def _publish(self) -> None:
+        """Writes the report, once; the main thread and the watchdog may both want to."""
+        if self.report is None or not self.publishing.acquire(timeout=2.0):
             return
-        report |= {"passed": status == 0, "exit_status": status, "error": self.error, "version": __version__}
-        _write_whole(path, json.dumps(report, indent=2) + "\n")
+        try:
+            if not self.published:
+                self.published = True
+                self.report.write(self._whole_report())
+        except ReportError as error:
+            _say(f"snowboot: error: {error}")
+            self.status = self.status or 1
+        finally:
+            self.publishing.release()
+
+    def _whole_report(self) -> dict[str, Any]:
+        driver = self.driver
+        # A driver that is stuck cannot tell anything.
+        facts = self.facts or (driver and briefly(driver.report)) or {"machines": [], "memory": None}
+        status = 1 if self.status is None else self.status
+        return {"name": driver and driver.name} | facts | {
+            "seconds": time.monotonic() - self.began,
+            "passed": status == 0,
+            "exit_status": status,
+            "error": self.error,
+            "version": __version__,
+        }
+
+    def _say_passed(self) -> None:
+        if self.status == 0 and self.driver is not None and not self.options.quiet:
+            _say(f"test {self.driver.name} passed in {time.monotonic() - self.began:.2f} s")
 
 
-def _starts_machines(script: ast.AST) -> bool:
-    """Whether a script says itself when machines start. One that does not wants them all, and soon."""
-    names = {"start", "start_all", "create_machine"}
-    return any(
-        (isinstance(node, ast.Name) and node.id in names)
-        or (isinstance(node, ast.Attribute) and node.attr in names)
-        for node in ast.walk(script)
-    )
+def _say(*lines: str) -> None:
+    """To the standard error; one that nobody reads any more is no reason to fail."""
+    try:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    except OSError:
+        pass
 
 
-def _without_our_frames(error: Exception, script: str) -> Exception:
+def _exit_status(error: SystemExit) -> int:
+    """What the process ends with after the script's `sys.exit`. A text is shown, as Python does."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        # The system keeps eight bits; what is not 0 must not become it.
+        return error.code & 0xFF or int(error.code != 0)
+    _say(str(error.code))
+    return 1
+
+
+def _leave_fork(error: BaseException | None) -> NoReturn:
+    """Ends a process that the script forked: neither the machines nor the report are its own."""
+    status = 1
+    try:
+        if isinstance(error, SystemExit):
+            status = _exit_status(error)
+        elif error is None:
+            status = 0
+        else:
+            _say("".join(traceback.format_exception(error)).rstrip())
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
+
+
+def _traceback(frames: list[traceback.FrameSummary]) -> list[str]:
+    lines = ["Traceback (most recent call last):"] if frames else []
+    for frame in frames:
+        lines += [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', f"    {frame.line}"]
+    return lines
+
+
+def _without_our_frames(error: BaseException, script: str) -> BaseException:
     """The error from the script's first frame on."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != script:
         trace = trace.tb_next
     return error.with_traceback(trace)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text)
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 if __name__ == "__main__":
