@@ -35,7 +35,7 @@ fn every_end_of_a_guest_has_its_exit_status_and_its_words() {
         assert!(ran.err.contains(words), "{name}: {}", ran.err);
         let report: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
         assert_eq!(
-            (&report["outcome"], &report["exit-status"]),
+            (&report["outcome"], &report["exit_status"]),
             (&outcome.into(), &status.into()),
             "{report}"
         );
@@ -91,6 +91,26 @@ fn a_guest_whose_output_nobody_reads_can_be_stopped() {
     let ran = finish(child);
     assert_eq!(ran.status, 143, "{ran:?}");
     assert!(ran.err.contains("is lost: nobody reads it"), "{}", ran.err);
+}
+
+#[test]
+#[ignore = "needs KVM: run by cargo xtask test"]
+fn a_guest_whose_output_nobody_reads_can_be_stopped_by_the_escape_too() {
+    let guests = guests();
+    let pty = Pty::open();
+    let (stdout, full) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&full, 4096).unwrap();
+    let mut command = snowboot(["run", "--kernel", &path(&guests, "flood")]);
+    let mut child = pty.spawn_with_output(&mut command, full);
+    pty.read_until("Ctrl-a x stops the machine");
+    // Time to fill the pipe and all that is kept for it, so that the guest waits in the middle of a write.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    pty.write("typed");
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    pty.write(&format!("{CTRL_A}x"));
+    wait_until("the program has ended", || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(stdout);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, Sender, SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use crate::say;
 
 /// How often a full queue is tried again; it holds a megabyte, so this is about input from files.
 const FULL: Duration = Duration::from_millis(20);
+
+/// How many reads of the keyboard may wait for a serial port that takes nothing at all.
+const TYPED: usize = 64;
 
 /// Starts to read: a terminal's keys with their commands, or a pipe's bytes as they are.
 ///
@@ -31,15 +34,20 @@ pub(super) fn start(machine: &Arc<Machine>, is_terminal: bool, events: Sender<Ev
         say::line("snowboot: Ctrl-a x stops the machine, Ctrl-a h lists all commands");
     }
     let machine = Arc::clone(machine);
-    let body = move || match is_terminal {
-        true => keyboard(&machine, &events),
-        false => pipe(&machine),
-    };
-    thread::Builder::new().name("input".to_owned()).spawn(body).context("Cannot start the input's thread")?;
+    if is_terminal {
+        let port = Arc::clone(&machine);
+        let typist = Typist::new(move |text| port.serial_input(text))?;
+        return spawn("input", move || keyboard(&machine, &typist, &events));
+    }
+    spawn("input", move || pipe(&machine))
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).context("Cannot start the input's thread")?;
     Ok(())
 }
 
-fn keyboard(machine: &Machine, events: &Sender<Event>) {
+fn keyboard(machine: &Machine, typist: &Typist, events: &Sender<Event>) {
     let mut escape = Escape::default();
     let mut buffer = [0; 4096];
     loop {
@@ -53,20 +61,45 @@ fn keyboard(machine: &Machine, events: &Sender<Event>) {
                 Key::Send(byte) => text.push(byte),
                 Key::Nothing => {}
                 Key::Do(command) => {
-                    type_in(machine, &std::mem::take(&mut text));
+                    typist.type_in(std::mem::take(&mut text));
                     obey(command, machine, events);
                 }
             }
         }
-        type_in(machine, &text);
+        typist.type_in(text);
     }
 }
 
-/// A guest that does not read for a megabyte loses what is typed, as on a real line: waiting would hold up the commands.
-fn type_in(machine: &Machine, text: &[u8]) {
-    let lost = text.len().saturating_sub(machine.serial_input(text));
-    if lost > 0 {
-        tracing::warn!(bytes = lost, "the guest does not read its serial port; what you typed is lost");
+/// Types at the serial port on a thread of its own. The port cannot be typed at while the guest waits to write there,
+/// which it does when nobody reads its output; the commands have to be obeyed all the same, to stop it above all.
+struct Typist(SyncSender<Vec<u8>>);
+
+impl Typist {
+    /// `port` takes bytes and tells how many it took.
+    fn new(port: impl Fn(&[u8]) -> usize + Send + 'static) -> Result<Self> {
+        let (sender, texts) = mpsc::sync_channel::<Vec<u8>>(TYPED);
+        spawn("typist", move || {
+            for text in texts {
+                lose(text.len().saturating_sub(port(&text)));
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    /// Never waits: a guest that does not read for long loses what is typed, as on a real line.
+    fn type_in(&self, text: Vec<u8>) {
+        if text.is_empty() {
+            return;
+        }
+        if let Err(TrySendError::Full(text)) = self.0.try_send(text) {
+            lose(text.len());
+        }
+    }
+}
+
+fn lose(bytes: usize) {
+    if bytes > 0 {
+        tracing::warn!(bytes, "the guest does not read its serial port; what you typed is lost");
     }
 }
 
@@ -115,5 +148,36 @@ fn read(buffer: &mut [u8]) -> &[u8] {
                 return &[];
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use super::*;
+
+    #[test]
+    fn typing_never_waits_for_the_port_and_keeps_its_order() {
+        let (taken, arrived) = mpsc::channel();
+        let busy = Arc::new(Mutex::new(()));
+        let lock = Arc::clone(&busy);
+        let typist = Typist::new(move |text| {
+            let _port = lock.lock().unwrap_or_else(PoisonError::into_inner);
+            taken.send(text.to_vec()).unwrap();
+            text.len()
+        })
+        .unwrap();
+        let held = busy.lock().unwrap();
+        typist.type_in(Vec::new());
+        // More than may wait: the rest is lost, and none of it holds this thread up.
+        for number in 0..=255 {
+            typist.type_in(vec![number]);
+        }
+        drop(held);
+        drop(typist);
+        let arrived: Vec<u8> = arrived.into_iter().flatten().collect();
+        assert!(arrived.len() >= TYPED && arrived.len() <= TYPED + 1, "{}", arrived.len());
+        assert!(arrived.is_sorted() && arrived.starts_with(&[0, 1]), "{arrived:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -40,8 +40,13 @@ impl Pty {
     }
 
     pub(crate) fn spawn(&self, command: &mut Command) -> Child {
+        self.spawn_with_output(command, self.program.try_clone().unwrap())
+    }
+
+    /// The same with the standard output elsewhere.
+    pub(crate) fn spawn_with_output(&self, command: &mut Command, output: impl Into<Stdio>) -> Child {
         let end = || self.program.try_clone().unwrap();
-        command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap()
+        command.stdin(end()).stdout(output).stderr(end()).spawn().unwrap()
     }
 
     pub(crate) fn write(&self, text: &str) {
