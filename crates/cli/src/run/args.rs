@@ -14,7 +14,7 @@ use crate::{disk, exit};
 
 /// A bare kernel's command line: its messages on this terminal, and a panic ends the run.
 const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=1";
-/// Added to a toplevel that names no console: without it nothing would be seen.
+/// Added to a toplevel that has no console there: without it nothing would be seen.
 const CONSOLE: &str = "console=ttyS0";
 /// The machine's name, as in logs.
 const NAME: &str = "guest";
@@ -117,7 +117,8 @@ impl Args {
         match (&self.toplevel, &self.kernel) {
             (Some(folder), _) => {
                 let mut boot = toplevel::read(folder, self.cmdline.as_deref())?;
-                if !boot.cmdline.split_ascii_whitespace().any(|word| word.starts_with("console=")) {
+                if !boot.cmdline.split_ascii_whitespace().any(is_console) {
+                    // The last one is /dev/console, where init writes.
                     boot.cmdline = format!("{} {CONSOLE}", boot.cmdline);
                 }
                 Ok(boot)
@@ -130,6 +131,11 @@ impl Args {
             (None, None) => bail!("There is nothing to boot; name a toplevel or a --kernel"),
         }
     }
+}
+
+/// Whether a word of a kernel's command line is our console, with or without its speed.
+fn is_console(word: &str) -> bool {
+    word.strip_prefix(CONSOLE).is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
 }
 
 #[cfg(test)]
@@ -170,7 +176,12 @@ mod tests {
             parse(&words).unwrap().machine().unwrap().boot.cmdline
         };
         assert!(cmdline("quiet", &["--cmdline", "debug"]).ends_with("/init debug console=ttyS0"));
-        assert!(cmdline("console=hvc0", &[]).ends_with("/init"));
+        assert!(cmdline("console=tty0", &[]).ends_with("/init console=ttyS0"));
+        assert!(cmdline("console=ttyS01", &[]).ends_with("/init console=ttyS0"));
+        for own in ["console=ttyS0", "console=ttyS0,115200n8 console=tty0"] {
+            assert!(cmdline(own, &[]).ends_with("/init"), "{own}");
+        }
+        assert!(cmdline("", &["--cmdline", "console=ttyS0,9600"]).ends_with("/init console=ttyS0,9600"));
     }
 
     #[test]
