@@ -1,17 +1,17 @@
-//! `--report FILE`: how a run went, as one JSON object for programs. The file appears whole or not at all.
+//! `--report FILE` and `--json-report FILE`: how a run went, as one JSON object for programs. The file appears whole or
+//! not at all, and one of an earlier run is gone from the beginning.
 
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-/// What the file holds.
+/// What the file holds after `snowboot run`.
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
 pub(crate) struct Report<'a> {
     /// `power-off`, `reset`, `triple-fault`, `fault`, `stopped` or `error`.
     pub(crate) outcome: &'a str,
@@ -30,12 +30,13 @@ pub(crate) struct Report<'a> {
 /// Where a report goes.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    /// With symbolic links followed, so that the file behind one is replaced and not the link.
+    /// Absolute, and with symbolic links followed, so that the file behind one is replaced and not the link.
     path: PathBuf,
 }
 
 impl Destination {
-    /// Finds out now whether a report can be written at the end.
+    /// Finds out now whether a report can be written at the end. What an earlier run left there goes away: whoever finds
+    /// a report afterwards finds this run's.
     pub(crate) fn prepare(path: &Path) -> Result<Self> {
         let path = match fs::metadata(path) {
             Ok(found) if found.is_file() => path.canonicalize().unwrap_or_else(|_| path.to_owned()),
@@ -43,14 +44,24 @@ impl Destination {
                 "Cannot write the report {}: it is not a regular file; name another one",
                 path.display()
             ),
-            Err(_) => path.to_owned(),
+            Err(_) => path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         };
         let destination = Self { path };
-        destination.temporary().map(|_| destination)
+        destination.temporary()?;
+        match fs::remove_file(&destination.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error)
+                .with_context(|| format!("Cannot replace the report {}", destination.path.display())),
+            _ => Ok(destination),
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes the report.
-    pub(crate) fn write(&self, report: &Report<'_>) -> Result<()> {
+    pub(crate) fn write(&self, report: &impl Serialize) -> Result<()> {
         let what = || format!("Cannot write the report {}", self.path.display());
         let mut file = self.temporary()?;
         serde_json::to_writer(&mut file, report).with_context(what)?;
@@ -89,11 +100,13 @@ mod tests {
         fs::write(&file, "old").unwrap();
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        Destination::prepare(&link).unwrap().write(&REPORT).unwrap();
+        let destination = Destination::prepare(&link).unwrap();
+        assert!(!file.exists(), "an old report is not this run's");
+        destination.write(&REPORT).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         assert_eq!(
             text,
-            "{\"outcome\":\"reset\",\"detail\":null,\"signal\":null,\"seconds\":1.5,\"exit-status\":3,\"version\":\"1\"}\n"
+            "{\"outcome\":\"reset\",\"detail\":null,\"signal\":null,\"seconds\":1.5,\"exit_status\":3,\"version\":\"1\"}\n"
         );
         assert!(link.is_symlink());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);

@@ -2,18 +2,25 @@
 //!
 //! The machines live in that interpreter's process, through Snowboot's Python package; this program links no Python.
 
-use std::fs;
+use std::convert::Infallible;
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use clap::ValueEnum;
-use snowboot_config::{Manifest, NodeConfig, Script};
+use rustix::fs::OFlags;
+use serde::Serialize;
+use snowboot_config::{DiskConfig, Manifest, NodeConfig, Script};
 use snowboot_vmm::toplevel;
 
 use crate::kvm_device::{self, KvmDevice};
 use crate::python::Python;
+use crate::report::Destination;
+use crate::{exit, say};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -21,7 +28,7 @@ pub(crate) struct Args {
     /// The test: a TOML file, or JSON where its name ends in .json
     #[arg(value_name = "MANIFEST")]
     manifest: PathBuf,
-    /// Folder for screenshots, logs and files that the script copies
+    /// Folder for the script's own files: its `driver.out_dir`
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
     /// How much the test's log shows
@@ -30,7 +37,7 @@ pub(crate) struct Args {
     /// Print the result only
     #[arg(short, long)]
     quiet: bool,
-    /// Write the results to FILE, as JSON
+    /// Write the result to FILE, as one JSON object
     #[arg(long, value_name = "FILE")]
     json_report: Option<PathBuf>,
     #[command(flatten)]
@@ -42,6 +49,8 @@ Exit status:
   0  the test passed
   1  it failed, or could not be run: the standard error says why
   2  the command line is wrong
+  129, 130, 143  SIGHUP, Ctrl-C or SIGTERM ended the test; 143 also when its global-timeout was over
+What the script gives to sys.exit is the status too.
 
 Python 3.11 or newer runs the script: SNOWBOOT_PYTHON names the interpreter [default: python3], SNOWBOOT_PYTHON_PATH
 the folder that holds Snowboot's Python package where it is not beside this program.
@@ -70,19 +79,66 @@ impl LogLevel {
     }
 }
 
+/// The report of a test that could not be run: in it are the keys of the runner's reports.
+#[derive(Debug, Serialize)]
+struct NotRun {
+    name: Option<String>,
+    machines: [(); 0],
+    memory: Option<()>,
+    seconds: f64,
+    passed: bool,
+    exit_status: u8,
+    error: NotRunError,
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct NotRunError {
+    r#type: &'static str,
+    message: String,
+}
+
+impl NotRun {
+    fn new(error: &Error) -> Self {
+        Self {
+            name: None,
+            machines: [],
+            memory: None,
+            seconds: 0.0,
+            passed: false,
+            exit_status: exit::HOST_ERROR,
+            error: NotRunError { r#type: "NotStarted", message: say::one_line(error) },
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let report = args.json_report.as_deref().map(Destination::prepare).transpose()?;
+    let Err(error) = hand_over(args, report.as_ref());
+    if let Some(report) = report {
+        // What hindered the test is what the user has to hear of first.
+        let _ = report.write(&NotRun::new(&error));
+    }
+    Err(error)
+}
+
+/// Becomes the runner; the report is its own from then on.
+fn hand_over(args: &Args, report: Option<&Destination>) -> Result<Infallible> {
     check(&args.manifest)?;
     if !args.output.is_dir() {
         bail!("The output folder {} is not there; make it, or name another one", args.output.display());
     }
+    args.kvm_device.check()?;
     let mut command = Python::find()?.runner();
-    command.arg(as_operand(&args.manifest)).arg("-o").arg(as_operand(&args.output));
+    // What is called Python may be a script that goes elsewhere first.
+    command.arg(absolute(&args.manifest)?).arg("-o").arg(absolute(&args.output)?);
     command.args(["--log-level", args.log_level.name()]);
     if args.quiet {
         command.arg("--quiet");
     }
-    if let Some(file) = &args.json_report {
-        command.arg("--json-report").arg(as_operand(file));
+    if let Some(report) = report {
+        command.arg("--json-report").arg(report.path());
     }
     if let Some(device) = args.kvm_device.named() {
         command.env(kvm_device::VARIABLE, device);
@@ -91,12 +147,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Err(error).with_context(|| format!("Cannot run {}", command.get_program().display()))
 }
 
-/// The path, so written that it is no option.
-fn as_operand(path: &Path) -> PathBuf {
-    match path.as_os_str().as_encoded_bytes().first() {
-        Some(b'-') => Path::new(".").join(path),
-        _ => path.to_owned(),
-    }
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path::absolute(path).with_context(|| format!("Cannot tell where {} is", path.display()))
 }
 
 /// Finds before anything starts what would make the test fail later.
@@ -105,7 +157,7 @@ fn check(file: &Path) -> Result<()> {
         .map_err(|error| anyhow!("Cannot read the manifest {}: {}", file.display(), explain(&error)))?;
     let manifest = Manifest::parse(file, &text)?;
     if let Script::File(script) = &manifest.script {
-        present("test script", script).map_err(|error| located(file, &error))?;
+        readable("test script", script).map_err(|error| located(file, &error))?;
     }
     for (name, node) in &manifest.machines {
         check_node(node).map_err(|error| located(file, &error.context(format!("machine `{name}`"))))?;
@@ -119,35 +171,56 @@ fn located(file: &Path, error: &Error) -> Error {
 
 fn check_node(node: &NodeConfig) -> Result<()> {
     if let Some(folder) = &node.toplevel {
-        toplevel::read(folder, None)?;
+        let boot = toplevel::read(folder, None)?;
+        readable("kernel", &boot.kernel)?;
+        boot.initrd.iter().try_for_each(|initrd| readable("initrd", initrd))?;
     }
     if let Some(kernel) = &node.kernel {
-        present("kernel", kernel)?;
+        readable("kernel", kernel)?;
     }
     if let Some(initrd) = &node.initrd {
-        present("initrd", initrd)?;
+        readable("initrd", initrd)?;
     }
-    for disk in node.disks.iter().filter(|disk| disk.create_mib.is_none()) {
-        fs::metadata(&disk.path)
-            .map_err(|error| anyhow!("Cannot use the disk {}: {}", disk.path.display(), explain(&error)))?;
-    }
-    Ok(())
+    node.disks.iter().try_for_each(check_disk)
 }
 
-fn present(what: &str, path: &Path) -> Result<()> {
-    let why = match fs::metadata(path) {
-        Ok(found) if found.is_dir() => "it is a folder, not a file".to_owned(),
+fn check_disk(disk: &DiskConfig) -> Result<()> {
+    let why = match open(&disk.path, !disk.read_only) {
         Ok(_) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound && disk.create_mib.is_some() => {
+            match disk.path.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
+                true => return Ok(()),
+                false => "its folder is not there; make it".to_owned(),
+            }
+        }
         Err(error) => explain(&error),
     };
-    bail!("Cannot read the {what} {}: {why}", path.display())
+    bail!("Cannot use the disk {}: {why}", disk.path.display())
+}
+
+fn readable(what: &str, path: &Path) -> Result<()> {
+    match open(path, false) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("Cannot read the {what} {}: {}", path.display(), explain(&error)),
+    }
+}
+
+/// Opens a file as the test will, but waits for nobody at the other end of a named pipe.
+fn open(path: &Path, write: bool) -> std::io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).write(write).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    Ok(file)
 }
 
 fn explain(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::IsADirectory => "it is a folder, not a file".to_owned(),
-        std::io::ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::IsADirectory => "it is a folder, not a file".to_owned(),
+        ErrorKind::InvalidData => "it is not UTF-8 text".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied; change its mode or owner".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -155,13 +228,6 @@ fn explain(error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_never_an_option() {
-        assert_eq!(as_operand(Path::new("-o")), Path::new("./-o"));
-        assert_eq!(as_operand(Path::new("a/-o")), Path::new("a/-o"));
-        assert_eq!(as_operand(Path::new("")), Path::new(""));
-    }
 
     #[test]
     fn the_names_of_levels_are_those_of_the_command_line() {

@@ -48,7 +48,7 @@ fn an_error_is_reported_too_and_in_whole() {
     let words = ["run", "--kernel", "k", "--kvm-device", "/nonexistent", "--report", &report];
     assert_error(&run_words(&words), &["/nonexistent"]);
     let found: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
-    assert_eq!((&found["outcome"], &found["exit-status"]), (&"error".into(), &1.into()));
+    assert_eq!((&found["outcome"], &found["exit_status"]), (&"error".into(), &1.into()));
     assert!(found["detail"].as_str().unwrap().starts_with("Cannot use /nonexistent"), "{found}");
     assert_eq!(std::fs::read_dir(files.path()).unwrap().count(), 1);
 }

@@ -36,7 +36,8 @@ fn project() -> TempDir {
 fn test(project: &TempDir, words: &[&str]) -> Command {
     let mut command = snowboot(["test"]);
     command.args(words).current_dir(project.path()).env("SNOWBOOT_PYTHON_PATH", project.path().join("py"));
-    command.env_remove("PYTHONPATH");
+    // These are about what comes before machines, and are for hosts without KVM too.
+    command.env_remove("PYTHONPATH").env("SNOWBOOT_KVM_DEVICE", "fake");
     command
 }
 
@@ -52,26 +53,59 @@ fn the_runner_replaces_the_program_and_gets_its_options() {
     let child = test(&project, &["test.toml"]).spawn().unwrap();
     let pid = child.id();
     let told = told(&common::finish(child));
-    assert_eq!(told["argv"], serde_json::json!(["test.toml", "-o", ".", "--log-level", "info"]));
+    let [manifest, here, folder, report] = ["test.toml", "", "py", "r.json"].map(|name| path(&project, name));
+    let argv = serde_json::json!([manifest, "-o", here.trim_end_matches('/'), "--log-level", "info"]);
+    assert_eq!(told["argv"], argv);
     assert_eq!(told["pid"], pid);
-    assert_eq!(told["device"], Value::Null);
+    assert_eq!(told["device"], "fake");
 
     let words = ["test.toml", "-o", "py", "--log-level", "debug", "--quiet", "--json-report", "r.json"];
-    let told = self::told(&run(test(&project, &words).args(["--kvm-device", "/dev/other"])));
-    assert_eq!(
-        told["argv"],
-        serde_json::json!([
-            "test.toml",
-            "-o",
-            "py",
-            "--log-level",
-            "debug",
-            "--quiet",
-            "--json-report",
-            "r.json"
-        ])
-    );
-    assert_eq!(told["device"], "/dev/other");
+    let told = self::told(&run(test(&project, &words)
+        .env_remove("SNOWBOOT_KVM_DEVICE")
+        .args(["--kvm-device", "fake"])));
+    let argv = serde_json::json!([
+        manifest,
+        "-o",
+        folder,
+        "--log-level",
+        "debug",
+        "--quiet",
+        "--json-report",
+        report
+    ]);
+    assert_eq!(told["argv"], argv);
+    assert_eq!(told["device"], "fake");
+}
+
+#[test]
+fn a_kvm_device_that_cannot_be_used_is_told_before_the_script_starts() {
+    let project = project();
+    let ran = run(test(&project, &["test.toml"]).args(["--kvm-device", "/nonexistent"]));
+    assert_error(&ran, &["Cannot use /nonexistent: it does not exist", "modprobe kvm_amd"]);
+    let ran = run(test(&project, &["test.toml"]).env("SNOWBOOT_KVM_DEVICE", "/dev/null"));
+    assert_error(&ran, &["Cannot use /dev/null", "is it the KVM device?"]);
+}
+
+#[test]
+fn what_hinders_a_test_is_reported_too_in_the_place_of_an_older_report() {
+    let project = project();
+    std::fs::write(project.path().join("wrong.toml"), "name = 3").unwrap();
+    let report = project.path().join("r.json");
+    for (words, message) in [
+        (&["none.toml"][..], "Cannot read the manifest none.toml"),
+        (&["wrong.toml"], "wrong.toml:1:1: `name`"),
+        (&["test.toml", "-o", "none"], "The output folder none is not there"),
+        (&["test.toml", "--kvm-device", "/nonexistent"], "Cannot use /nonexistent"),
+    ] {
+        std::fs::write(&report, "old").unwrap();
+        assert_error(&run(test(&project, words).args(["--json-report", "r.json"])), &[message]);
+        let found: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
+        assert!(found["error"]["message"].as_str().unwrap().starts_with(message), "{found}");
+        assert_eq!((&found["passed"], &found["exit_status"]), (&false.into(), &1.into()));
+        assert_eq!((&found["name"], &found["machines"]), (&Value::Null, &serde_json::json!([])));
+    }
+    let ran = run(test(&project, &["test.toml"]).args(["--json-report", "none/r.json"]));
+    assert_error(&ran, &["Cannot write the report", "its folder cannot be written to"]);
 }
 
 #[test]
@@ -95,7 +129,7 @@ fn a_manifest_is_never_taken_for_an_option() {
     let project = project();
     std::fs::copy(project.path().join("test.toml"), project.path().join("-q.toml")).unwrap();
     let told = told(&run(&mut test(&project, &["--", "-q.toml"])));
-    assert_eq!(told["argv"][0], "./-q.toml");
+    assert_eq!(told["argv"][0], path(&project, "-q.toml"));
 }
 
 #[test]
@@ -110,6 +144,7 @@ fn a_package_beside_the_program_is_found() {
         std::os::unix::fs::symlink(project.path().join("py"), &package).unwrap();
         let mut command = Command::new(&program);
         command.args(["test", "test.toml"]).current_dir(project.path()).env_remove("SNOWBOOT_PYTHON_PATH");
+        command.env("SNOWBOOT_KVM_DEVICE", "fake");
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(7), "{output:?}");
     }
@@ -136,6 +171,10 @@ fn a_wrong_manifest_is_named_with_line_and_nearest_key() {
 #[test]
 fn files_that_the_manifest_names_have_to_be_there() {
     let project = project();
+    let _socket = std::os::unix::net::UnixListener::bind(project.path().join("socket")).unwrap();
+    std::fs::create_dir_all(project.path().join("top/initrd")).unwrap();
+    std::fs::write(project.path().join("top/kernel"), "").unwrap();
+    std::fs::write(project.path().join("top/kernel-params"), "").unwrap();
     for (machine, parts) in [
         (
             "kernel = 'none'",
@@ -146,6 +185,14 @@ fn files_that_the_manifest_names_have_to_be_there() {
         ("toplevel = 'none'", &["machine `a`", "the toplevel none: there is no such folder"]),
         ("toplevel = 'py'", &["neither boot.json nor"]),
         ("kernel = 'bzImage'\ndisks = [{ path = 'none' }]", &["the disk none: there is no such file"]),
+        ("kernel = 'bzImage'\ndisks = [{ path = 'py' }]", &["the disk py: it is a folder"]),
+        (
+            "kernel = 'bzImage'\ndisks = [{ path = 'none/new', create-mib = 1 }]",
+            &["the disk none/new: its folder is not there"],
+        ),
+        // Who may read everything cannot be shown a file that may not be read; a socket will do.
+        ("kernel = 'socket'", &["machine `a`: Cannot read the kernel socket: "]),
+        ("toplevel = 'top'", &["machine `a`: Cannot read the initrd", "/top/initrd: it is a folder"]),
     ] {
         let text = format!("name = 'x'\ntest-script = ''\n[machines.a]\n{machine}\n");
         std::fs::write(project.path().join("test.toml"), text).unwrap();
