@@ -69,6 +69,21 @@ fn the_exit_statuses_of_the_documentation_are_those_of_the_help() {
 }
 
 #[test]
+fn the_statuses_of_a_test_are_documented_as_its_help_has_them() {
+    let documented = include_str!("../../../docs/exit-codes.md").split("## `snowboot test`").nth(1).unwrap();
+    let section = documented.split("## ").next().unwrap();
+    let help = run_words(&["test", "--help"]).out;
+    let lines = help.lines().skip_while(|line| *line != "Exit status:").take_while(|line| !line.is_empty());
+    let lines = lines.filter_map(|line| line.strip_prefix("  ").and_then(|line| line.split_once("  ")));
+    let statuses: Vec<&str> = lines.flat_map(|(statuses, _)| statuses.split(", ")).collect();
+    assert_eq!(statuses, ["0", "1", "2", "129", "130", "143"]);
+    for status in statuses.into_iter().filter(|status| *status != "2") {
+        assert!(section.contains(&format!("\n| {status} | ")), "{status} is not documented");
+    }
+    assert!(section.contains("sys.exit(N)") && help.contains("sys.exit"));
+}
+
+#[test]
 fn an_unusable_log_filter_is_an_error() {
     let ran = run(snowboot(["doctor"]).env("SNOWBOOT_LOG", "a=b=c"));
     assert_error(&ran, &["SNOWBOOT_LOG is not a log filter", "such as info"]);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -44,12 +45,13 @@ class Good(Scratch):
         self.assertEqual(run.returncode, 0, run.stderr)
 
     def test_what_a_script_prints_is_seen_when_it_is_printed(self) -> None:
-        path = self.write(manifest("import time\nprint('here')\ntime.sleep(100)\n"))
+        path = self.write(manifest("import time\nprint('here')\ntime.sleep(1000)\n"))
         process = subprocess.Popen(
             self.runner(path), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
         assert process.stdout is not None
+        self.assertTrue(select.select([process.stdout], [], [], 60)[0])
         self.assertEqual(process.stdout.readline(), b"here\n")
 
     def test_a_script_has_its_own_future(self) -> None:
