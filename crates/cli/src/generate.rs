@@ -37,14 +37,15 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode> {
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<ExitCode> {
-    let command = Cli::command();
+    // There is no page about `help`.
+    let command = Cli::command().disable_help_subcommand(true);
     let Some(folder) = &args.output else {
         let mut text = Vec::new();
         clap_mangen::Man::new(command).render(&mut text)?;
         return print(&text);
     };
     fs::create_dir_all(folder).with_context(|| format!("Cannot make the folder {}", folder.display()))?;
-    clap_mangen::generate_to(command.disable_help_subcommand(true), folder)
+    clap_mangen::generate_to(command, folder)
         .with_context(|| format!("Cannot write manual pages to {}", folder.display()))?;
     Ok(ExitCode::SUCCESS)
 }

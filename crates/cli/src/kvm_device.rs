@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use snowboot_vmm::host;
 
 /// The environment's name for the KVM device; the test runner reads it too.
@@ -13,7 +14,15 @@ const STAND_IN: &str = "fake";
 #[derive(Debug, clap::Args)]
 pub(crate) struct KvmDevice {
     /// Use another KVM device than /dev/kvm
-    #[arg(id = "kvm_device", long = "kvm-device", value_name = "PATH", env = VARIABLE, hide_env_values = true)]
+    // The parser for paths would refuse a variable that is set to nothing.
+    #[arg(
+        id = "kvm_device",
+        long = "kvm-device",
+        value_name = "PATH",
+        env = VARIABLE,
+        hide_env_values = true,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     given: Option<PathBuf>,
 }
 

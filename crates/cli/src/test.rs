@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// How much the test's log shows
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: LogLevel,
-    /// Print the result only
+    /// Say nothing unless something fails
     #[arg(short, long)]
     quiet: bool,
     /// Write the result to FILE, as one JSON object

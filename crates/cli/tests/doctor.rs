@@ -61,6 +61,9 @@ fn a_device_that_is_not_kvm_is_a_miss() {
     };
     assert_eq!(kvm("/nonexistent"), "/nonexistent does not exist");
     assert!(kvm("/dev/null").contains("is it the KVM device?"));
+    // A variable that is set to nothing names no device.
+    let ran = run(snowboot(["doctor", "--json"]).env("SNOWBOOT_KVM_DEVICE", ""));
+    assert!(check(&json(&ran), "kvm")["found"].as_str().unwrap().contains("/dev/kvm"), "{ran:?}");
 }
 
 #[test]

@@ -111,7 +111,7 @@ class _Run:
             self._take_down()
         finally:
             self._publish()
-        self._say_passed()
+        self._say_result()
         # Python waits for the script's threads now; nobody has to.
         self.finished = True
         self.watchdog.set(GRACE)
@@ -126,8 +126,10 @@ class _Run:
         self.watchdog.set(driver.global_timeout + SLACK)
         try:
             text, name = driver.script()
-        except (OSError, UnicodeDecodeError) as error:
-            raise _NotStarted(f"Cannot read the test script: {error}") from error
+        except OSError as error:
+            raise _NotStarted(f"Cannot read the test script {error.filename}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise _NotStarted(f"Cannot read the test script: it is not UTF-8 text ({error})") from error
         self.script = name
         # Tracebacks show the lines that ran, whatever becomes of the file.
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
@@ -332,9 +334,13 @@ class _Run:
             "version": __version__,
         }
 
-    def _say_passed(self) -> None:
-        if self.status == 0 and self.driver is not None and not self.options.quiet:
-            _say(f"test {self.driver.name} passed in {time.monotonic() - self.began:.2f} s")
+    def _say_result(self) -> None:
+        """The last line: what failed stands above everything about the machines' end."""
+        # Without a script there was no test: the error says so.
+        if self.driver is not None and self.script and not self.options.quiet:
+            by_signal = self.ending is not None and self.ending.kind != "GlobalTimeout"
+            result = "passed in" if self.status == 0 else "ended after" if by_signal else "failed after"
+            _say(f"test {self.driver.name} {result} {time.monotonic() - self.began:.2f} s")
 
 
 def _say(*lines: str) -> None:
