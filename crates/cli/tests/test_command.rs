@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{Ran, assert_error, folder, path, run, run_words, script, snowboot};
+use common::{Ran, assert_error, folder, path, run, run_words, script, snowboot, snowboot_in};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -244,8 +244,12 @@ fn a_python_that_will_not_do_is_told_with_the_reason() {
     let other = fake("other", "echo what >&2; exit 3");
     error("SNOWBOOT_PYTHON", other, &["does not answer as Python does", "exit status: 3", "what"]);
     error("SNOWBOOT_PYTHON_PATH", path(&project, "none"), &["without snowboot/__init__.py in it"]);
-    let ran = run(test(&project, &["test.toml"]).env("SNOWBOOT_PYTHON_PATH", ""));
-    assert_error(&ran, &["Python package is missing", "SNOWBOOT_PYTHON_PATH"]);
+    let alone = project.path().join("bin");
+    std::fs::create_dir(&alone).unwrap();
+    let mut command = snowboot_in(&alone, ["test", "test.toml"]);
+    command.current_dir(project.path()).env("SNOWBOOT_KVM_DEVICE", "fake").env("SNOWBOOT_PYTHON_PATH", "");
+    command.env_remove("PYTHONPATH");
+    assert_error(&run(&mut command), &["Python package is missing", "SNOWBOOT_PYTHON_PATH"]);
 }
 
 #[test]

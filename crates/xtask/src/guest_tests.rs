@@ -11,6 +11,7 @@ use crate::build::{self, Built};
 use crate::demo::lab;
 use crate::guest::{self, Kernel};
 use crate::host::{cache_dir, project_root};
+use crate::run::step;
 
 /// One run of `snowboot test`.
 struct Case {
@@ -80,6 +81,9 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// A script that drives `snowboot run` itself; see there for its arguments.
+const ON_A_TERMINAL: &str = "tests/guests/terminal.py";
+
 /// How long a case may take in the lab, in seconds. An emulated host on a busy machine needs about 100.
 const LIMIT: u32 = 600;
 
@@ -87,12 +91,26 @@ const LIMIT: u32 = 600;
 pub(crate) fn run() -> Result<()> {
     let built = build::run()?;
     for case in CASES {
-        let start = Instant::now();
-        eprintln!("==> guests: {}", case.name);
-        check(case, &built)?;
-        eprintln!("    guests: {}: {:.1} s", case.name, start.elapsed().as_secs_f64());
+        timed(case.name, || check(case, &built))?;
     }
+    timed("terminal", || check_terminal(&built))
+}
+
+fn timed(name: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
+    let start = Instant::now();
+    eprintln!("==> guests: {name}");
+    check()?;
+    eprintln!("    guests: {name}: {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+fn check_terminal(built: &Built) -> Result<()> {
+    let name = "machine1".to_owned();
+    let guests = guest::make(Kernel::Generic, &[name.clone(), "machine2".to_owned()], &[])?;
+    let mut command = lab(LIMIT)?;
+    command.arg("python3").arg(project_root().join(ON_A_TERMINAL));
+    command.arg(&built.program).arg(guests.folder.join(name)).arg(guest::vmlinux(Kernel::Generic)?);
+    step("snowboot run on a terminal", &mut command)
 }
 
 fn check(case: &Case, built: &Built) -> Result<()> {

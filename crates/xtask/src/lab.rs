@@ -90,6 +90,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })))
 }
 
+/// The ELF image of the kernel in `package`, the unpacked tree of a Debian kernel package that is packed with xz.
+pub(crate) fn unpacked_kernel(package: &std::path::Path) -> Result<PathBuf> {
+    kernel::image(package)
+}
+
 /// The emulated host's side; see [`agent`].
 pub(crate) fn run_agent() -> Result<ExitCode> {
     agent::run().map(|()| ExitCode::SUCCESS)

@@ -16,7 +16,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program, with none of its variables set.
 pub fn snowboot<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_snowboot"));
+    program(env!("CARGO_BIN_EXE_snowboot").as_ref(), arguments)
+}
+
+/// The program as it is in `folder`, where nothing is beside it that it would find.
+pub fn snowboot_in<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Command {
+    let copy = folder.join("snowboot");
+    fs::copy(env!("CARGO_BIN_EXE_snowboot"), &copy).unwrap();
+    program(&copy, arguments)
+}
+
+fn program<S: AsRef<OsStr>>(path: &Path, arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(path);
     for name in ["LOG", "KVM_DEVICE", "PYTHON", "PYTHON_PATH", "CACHE_DIR"] {
         command.env_remove(format!("SNOWBOOT_{name}"));
     }

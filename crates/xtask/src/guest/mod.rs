@@ -16,8 +16,8 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use sha2::{Digest, Sha256};
 
-use crate::debs;
 use crate::host::{cache_dir, ensure_packages, is_root};
+use crate::{debs, lab};
 
 /// What the image is made with.
 const TOOLS: &[&str] = &["busybox-static", "erofs-utils", "kmod", "mmdebstrap"];
@@ -110,6 +110,11 @@ pub(crate) fn make(kernel: Kernel, names: &[String], with: &[String]) -> Result<
         fill(&folder, |work| node::write_all(work, &nodes, &kernel_tree, &image))?;
     }
     Ok(Guests { folder, nodes })
+}
+
+/// The kernel as an ELF image, as the build of a kernel leaves it.
+pub(crate) fn vmlinux(kernel: Kernel) -> Result<PathBuf> {
+    lab::unpacked_kernel(&debs::fetch_unpacked(&debs::kernel_package(kernel.flavour())?)?)
 }
 
 /// The root image that goes with a kernel and packages.

@@ -36,7 +36,6 @@ const FILES: &[(&str, &str, u32)] = &[
         include_str!("files/coldplug.conf"),
         0o644,
     ),
-    ("etc/systemd/system/systemd-logind.service.d/test.conf", include_str!("files/logind.conf"), 0o644),
     ("etc/modprobe.d/test.conf", include_str!("files/modprobe.conf"), 0o644),
     ("etc/systemd/journald.conf.d/test.conf", include_str!("files/journald.conf"), 0o644),
     ("etc/systemd/system.conf.d/test.conf", include_str!("files/system.conf"), 0o644),
