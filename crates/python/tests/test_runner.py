@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -53,6 +54,14 @@ class Good(Scratch):
         assert process.stdout is not None
         self.assertTrue(select.select([process.stdout], [], [], 60)[0])
         self.assertEqual(process.stdout.readline(), b"here\n")
+
+    def test_as_many_files_may_be_open_as_this_user_may_allow(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        ran = self.run_script("import resource\nprint(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n")
+        most = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+        self.assertEqual((ran.returncode, ran.stdout), (0, f"{most}\n"), ran.stderr)
 
     def test_a_script_has_its_own_future(self) -> None:
         run = self.run_script("def f(x: int) -> None: ...\nassert f.__annotations__['x'] is int\n")

@@ -11,6 +11,7 @@ import argparse
 import ast
 import linecache
 import os
+import resource
 import signal
 import sys
 import threading
@@ -35,11 +36,14 @@ GRACE = 10.0
 TEARDOWN = 60.0
 # How long after the global time limit the driver itself may take to say so.
 SLACK = 1.0
+# File descriptors that a run may have. A machine takes about 50, and the usual limit is 1024.
+FILES = 65536
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the test that the command line names; gives the exit status."""
     options = _parser().parse_args(arguments)
+    _allow_files()
     if hasattr(sys.stdout, "reconfigure"):
         # What a script prints is to be seen when it is printed, through a pipe too.
         sys.stdout.reconfigure(line_buffering=True)
@@ -49,6 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"snowboot: error: {error}")
         return 1
     return _Run(options, report).run()
+
+
+def _allow_files() -> None:
+    """Raises the limit of open files as far as it may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _parser() -> argparse.ArgumentParser:
