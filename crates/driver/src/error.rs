@@ -99,7 +99,7 @@ pub enum Error {
         source: Option<BoxError>,
     },
     /// Several machines failed to start.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", merged(.0))]
     Several(Vec<Error>),
     /// A check that is not about one machine failed.
     #[error("{0}")]
@@ -151,6 +151,14 @@ impl Error {
         }
     }
 
+    /// The machine that it is about.
+    fn machine(&self) -> Option<&str> {
+        match self {
+            Self::Malformed { machine, .. } => Some(machine),
+            _ => self.failure().map(|failure| failure.machine.as_str()),
+        }
+    }
+
     /// The error and its causes, one line each for the causes.
     #[must_use]
     pub fn chain(&self) -> String {
@@ -171,6 +179,26 @@ impl Error {
     pub(crate) fn setup_because(message: impl Into<String>, source: impl Into<BoxError>) -> Self {
         Self::Setup { message: message.into(), source: Some(source.into()) }
     }
+}
+
+/// All errors with their causes. What several machines have in common, such as a host without KVM, is said once.
+fn merged(errors: &[Error]) -> String {
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for error in errors {
+        let chain = error.chain();
+        let machine = error.machine();
+        let head = machine.map(|machine| format!("{machine}: ")).unwrap_or_default();
+        let trouble = chain.strip_prefix(&head).unwrap_or(&chain);
+        match groups.iter_mut().find(|(known, _)| known == trouble) {
+            Some((_, machines)) => machines.extend(machine),
+            None => groups.push((trouble.to_owned(), machine.into_iter().collect())),
+        }
+    }
+    let told = groups.into_iter().map(|(trouble, machines)| match machines.as_slice() {
+        [] => trouble,
+        machines => format!("{}: {trouble}", machines.join(", ")),
+    });
+    told.collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -196,6 +224,36 @@ mod tests {
              machine: server powered off\n\
              kernel: Kernel panic - not syncing: boom\n\
              last console lines (standard error of commands is among them):\n    [    1.0] oops"
+        );
+    }
+
+    #[test]
+    fn several_failures_keep_their_reasons_and_say_a_common_one_once() {
+        let refused = |machine: &str, why: &str| Error::Machine {
+            failure: Box::new(Failure {
+                machine: machine.into(),
+                message: "cannot be started".into(),
+                command: None,
+                status: None,
+                output: None,
+                panic: None,
+                console: Vec::new(),
+                outcome: None,
+            }),
+            source: Some(why.into()),
+        };
+        let no_kvm = "Cannot use /dev/kvm: permission denied";
+        let errors = vec![
+            refused("a", no_kvm),
+            refused("b", "no such disk"),
+            refused("c", no_kvm),
+            Error::setup("odd"),
+        ];
+        let several = Error::Several(errors);
+        assert_eq!(
+            several.chain(),
+            "a, c: cannot be started\ncaused by: Cannot use /dev/kvm: permission denied\n\
+             b: cannot be started\ncaused by: no such disk\nodd"
         );
     }
 
