@@ -1,21 +1,26 @@
 //! The run's log, as events that sinks turn into text, XML or JSON.
 //!
 //! Events go through one queue to one thread, so that they are in one order, a vCPU thread never waits for a terminal, and
-//! sinks need no locks. The queue is bounded: who works for the test waits for room, console lines that find none are
-//! left out and counted (the machine's own console text has them). The thread ends with the last [`Logger`].
+//! sinks need no locks. The queue is bounded: who works for the test waits a while for room, console lines that find none
+//! are left out and counted (the machine's own console text has them). A sink that takes nothing any more, such as a
+//! terminal's pager that nobody reads, costs lines of the log and never holds up the run. The thread ends with the last
+//! [`Logger`], or when its sink lets go of it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::control::lock;
+use crate::control::{TICK, lock};
 
 /// Events waiting for the sinks, at most.
 const QUEUE_CAP: usize = 20_000;
+
+/// How long the run waits for a sink: for room, at a flush, at the log's end. A sink that needs longer has got stuck.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How much an event matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +120,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Something was queued, or the log is closed.
     filled: Condvar,
-    /// Something was taken.
+    /// Something was taken or written, or the thread has ended.
     taken: Condvar,
     serial: AtomicBool,
 }
@@ -125,7 +130,18 @@ struct Queue {
     events: VecDeque<Event>,
     busy: bool,
     closed: bool,
-    lost: u64,
+    /// The thread has written everything and ended.
+    done: bool,
+    /// Nobody waits for room again before the sinks have taken something.
+    stuck: bool,
+    lost: Lost,
+}
+
+/// What found no room.
+#[derive(Clone, Copy, Default)]
+struct Lost {
+    console: u64,
+    lines: u64,
 }
 
 thread_local! {
@@ -146,7 +162,11 @@ impl Logger {
         let worker = shared.clone();
         let thread =
             std::thread::Builder::new().name("snowboot-log".into()).spawn(move || worker.run(sinks)).ok();
-        lock(&shared.queue).closed = thread.is_none();
+        {
+            let mut queue = lock(&shared.queue);
+            queue.closed = thread.is_none();
+            queue.done |= thread.is_none();
+        }
         Self(Arc::new(Handle { shared, next_block: AtomicU64::new(1), thread: Mutex::new(thread) }))
     }
 
@@ -178,12 +198,9 @@ impl Logger {
         self.0.shared.serial.store(on, Ordering::Relaxed);
     }
 
-    /// Returns when the sinks have everything that was logged before.
+    /// Returns when the sinks have everything that was logged before, or after 2 s when a sink is stuck.
     pub fn flush(&self) {
-        let mut queue = lock(&self.0.shared.queue);
-        while !queue.closed && (queue.busy || !queue.events.is_empty()) {
-            queue = self.0.shared.taken.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
+        drop(self.0.shared.wait_while(|queue| !queue.closed && (queue.busy || !queue.events.is_empty())));
     }
 
     fn begin(&self, machine: Option<&Arc<str>>, text: String, subtest: bool) -> Block {
@@ -193,7 +210,7 @@ impl Logger {
             blocks.push(id);
             parent
         });
-        self.put(Event::Begin {
+        let shown = self.put(Event::Begin {
             id,
             parent,
             subtest,
@@ -201,25 +218,33 @@ impl Logger {
             text: text.clone(),
             at: SystemTime::now(),
         });
-        Block { log: self.clone(), id, text, since: Instant::now(), failure: None }
+        Block { log: self.clone(), id, text, since: Instant::now(), failure: None, shown }
     }
 
-    /// Queues an event of the test, waiting for room.
-    fn put(&self, event: Event) {
-        let mut queue = lock(&self.0.shared.queue);
-        while !queue.closed && queue.events.len() >= QUEUE_CAP {
-            queue = self.0.shared.taken.wait(queue).unwrap_or_else(PoisonError::into_inner);
+    /// Queues an event of the test, waiting a while for room. False when it found none.
+    fn put(&self, event: Event) -> bool {
+        let shared = &self.0.shared;
+        let has_room = |queue: &Queue| queue.closed || queue.events.len() < QUEUE_CAP;
+        let mut queue = shared.wait_while(|queue| !queue.stuck && !has_room(queue));
+        if queue.closed {
+            return false;
+        }
+        if !has_room(&queue) {
+            queue.stuck = true;
+            queue.lost.lines = queue.lost.lines.saturating_add(1);
+            return false;
         }
         queue.events.push_back(event);
         drop(queue);
-        self.0.shared.filled.notify_one();
+        shared.filled.notify_one();
+        true
     }
 
     /// Queues a console line if there is room.
     pub(crate) fn console(&self, event: Event) {
         let mut queue = lock(&self.0.shared.queue);
         if queue.events.len() >= QUEUE_CAP {
-            queue.lost = queue.lost.saturating_add(1);
+            queue.lost.console = queue.lost.console.saturating_add(1);
             return;
         }
         queue.events.push_back(event);
@@ -241,7 +266,10 @@ impl Drop for Handle {
         let thread = lock(&self.thread).take();
         // A sink that owns the last handle would otherwise wait for itself.
         if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
-            drop(thread.join());
+            let is_done = self.shared.wait_while(|queue| !queue.done).done;
+            if is_done {
+                drop(thread.join());
+            }
         }
     }
 }
@@ -253,9 +281,7 @@ impl Shared {
             for event in &events {
                 sinks.iter_mut().for_each(|sink| sink.event(event, serial));
             }
-            if lost > 0 {
-                let text =
-                    format!("{lost} console lines were left out of the log; get_console_log() has them");
+            for text in lost.notes() {
                 let event = Event::Line { level: Level::Warning, machine: None, text };
                 sinks.iter_mut().for_each(|sink| sink.event(&event, serial));
             }
@@ -263,14 +289,34 @@ impl Shared {
             lock(&self.queue).busy = false;
             self.taken.notify_all();
         }
+        drop(sinks);
+        lock(&self.queue).done = true;
+        self.taken.notify_all();
+    }
+
+    /// Waits while the queue is so, but not for ever.
+    fn wait_while(&self, so: impl Fn(&Queue) -> bool) -> MutexGuard<'_, Queue> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut queue = lock(&self.queue);
+        while so(&queue) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.taken.wait_timeout(queue, left.min(TICK));
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue
     }
 
     /// Everything that is queued; waits for something. `None` when the log is closed and empty.
-    fn take(&self) -> Option<(VecDeque<Event>, u64)> {
+    fn take(&self) -> Option<(VecDeque<Event>, Lost)> {
         let mut queue = lock(&self.queue);
         loop {
             if !queue.events.is_empty() {
                 queue.busy = true;
+                queue.stuck = false;
+                self.taken.notify_all();
                 return Some((std::mem::take(&mut queue.events), std::mem::take(&mut queue.lost)));
             }
             if queue.closed {
@@ -278,6 +324,17 @@ impl Shared {
             }
             queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+impl Lost {
+    fn notes(self) -> impl Iterator<Item = String> {
+        let console = (self.console > 0).then(|| {
+            format!("{} console lines were left out of the log; get_console_log() has them", self.console)
+        });
+        let lines = (self.lines > 0)
+            .then(|| format!("{} log lines were lost: what reads the log stood still", self.lines));
+        console.into_iter().chain(lines)
     }
 }
 
@@ -289,6 +346,8 @@ pub struct Block {
     text: String,
     since: Instant,
     failure: Option<String>,
+    /// Its beginning is in the log.
+    shown: bool,
 }
 
 impl Block {
@@ -302,6 +361,10 @@ impl Drop for Block {
     fn drop(&mut self) {
         // Blocks may end on another thread or out of order, so remove by number.
         let _ = BLOCKS.try_with(|blocks| blocks.borrow_mut().retain(|id| *id != self.id));
+        // The end of what never began would confuse reports.
+        if !self.shown {
+            return;
+        }
         self.log.put(Event::End {
             id: self.id,
             text: std::mem::take(&mut self.text),
@@ -346,17 +409,46 @@ mod tests {
         assert_eq!((parent, why.as_str(), id), (&Some(*outer), "no", outer));
     }
 
-    #[test]
-    fn a_stuck_sink_costs_console_lines_but_never_holds_up_the_guest() {
-        struct Stuck(Arc<Mutex<()>>, Arc<Mutex<Vec<String>>>);
-        impl Sink for Stuck {
-            fn event(&mut self, event: &Event, _: bool) {
-                drop(lock(&self.0));
-                if let Event::Line { text, .. } = event {
-                    lock(&self.1).push(text.clone());
-                }
+    /// Takes nothing while the first lock is held.
+    struct Stuck(Arc<Mutex<()>>, Arc<Mutex<Vec<String>>>);
+
+    impl Sink for Stuck {
+        fn event(&mut self, event: &Event, _: bool) {
+            drop(lock(&self.0));
+            if let Event::Line { text, .. } = event {
+                lock(&self.1).push(text.clone());
             }
         }
+    }
+
+    #[test]
+    fn a_stuck_sink_costs_log_lines_but_never_holds_up_the_run() {
+        let (gate, lines) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Vec::new())));
+        let held = lock(&gate);
+        let log = Logger::new(vec![Box::new(Stuck(gate.clone(), lines.clone()))]);
+        let (sender, done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for number in 0..2 * QUEUE_CAP + 1000 {
+                log.line(Level::Info, None, number.to_string());
+            }
+            let block = log.block(None, "a block");
+            log.flush();
+            drop(block);
+            drop(log);
+            let _ = sender.send(());
+        });
+        done.recv_timeout(Duration::from_secs(60)).expect("the run was held up");
+        drop(held);
+        let is_told = || lock(&lines).iter().any(|line: &String| line.contains("log lines were lost"));
+        let until = Instant::now() + Duration::from_secs(60);
+        while !is_told() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(is_told(), "{:?}", lock(&lines).last());
+    }
+
+    #[test]
+    fn a_stuck_sink_costs_console_lines_but_never_holds_up_the_guest() {
         let (gate, lines) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Vec::new())));
         let held = lock(&gate);
         let log = Logger::new(vec![Box::new(Stuck(gate.clone(), lines.clone()))]);
