@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::control::{Control, TICK, lock};
+use crate::control::{Pace, TICK, lock};
 use crate::error::Error;
 use crate::log::{Event, Logger};
 
@@ -27,6 +27,13 @@ const LINE_CAP: usize = 16 * 1024;
 
 /// How Linux begins its last words (`kernel/panic.c`).
 const PANIC: &str = "Kernel panic - not syncing";
+
+/// How long a kernel that panicked says nothing more before it is taken to stand still. Under `panic=1` it needs little
+/// more than a second to reset the machine.
+const STANDSTILL: Duration = Duration::from_secs(5);
+
+/// How a kernel begins that took the place of the one that panicked (kdump).
+const NEW_KERNEL: &str = "Linux version ";
 
 /// Bytes of lines waiting in the queue, at most: [`QUEUE_CAP`] alone would allow lines of [`LINE_CAP`] each.
 const QUEUE_BYTES: usize = 16 << 20;
@@ -53,8 +60,27 @@ struct State {
     tail: VecDeque<String>,
     first_line: Option<Instant>,
     panic: Option<String>,
+    /// When the kernel that panicked is known to stand still.
+    standstill: Option<Instant>,
+    /// What the kernel said how long it waits before it resets the machine.
+    reset_after: Duration,
     /// The machine has ended: nothing more comes.
     ended: bool,
+    /// Counts the machine's starts, so that an old one's end or last words cannot reach a new one's console.
+    generation: u64,
+}
+
+/// How a wait for a console line went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Queued {
+    /// There are lines.
+    Lines,
+    /// The time is up.
+    Late,
+    /// The machine has ended.
+    Ended,
+    /// The guest's kernel panicked and stands still.
+    Standstill,
 }
 
 impl ConsoleLog {
@@ -108,34 +134,59 @@ impl ConsoleLog {
         }
     }
 
-    /// Waits until a line is queued. False when the deadline or the machine's end comes first.
-    pub(crate) fn wait_queued(&self, control: &Control, deadline: Option<Instant>) -> Result<bool, Error> {
+    /// Whether the guest's kernel panicked and stands still: nothing will come of it any more.
+    pub(crate) fn stands_still(&self) -> bool {
+        lock(&self.state).stands_still()
+    }
+
+    /// Waits until a line is queued or none can be expected.
+    pub(crate) fn wait_queued(&self, pace: &Pace<'_>, deadline: Option<Instant>) -> Result<Queued, Error> {
         loop {
-            control.check()?;
+            pace.check()?;
             let state = lock(&self.state);
-            if !state.queue.is_empty() {
-                return Ok(true);
-            }
             let left = deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if state.ended || left.is_zero() {
-                return Ok(false);
+            if !state.queue.is_empty() {
+                return Ok(Queued::Lines);
+            } else if state.ended {
+                return Ok(Queued::Ended);
+            } else if left.is_zero() {
+                return Ok(Queued::Late);
+            } else if state.stands_still() {
+                return Ok(Queued::Standstill);
             }
             drop(self.changed.wait_timeout(state, left.min(TICK)).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
-    /// Forgets everything: the machine is started (again).
-    pub(crate) fn clear(&self) {
-        *lock(&self.state) = State::default();
+    /// Forgets everything: the machine is started (again). Gives the number of this start.
+    pub(crate) fn begin(&self) -> u64 {
+        let mut state = lock(&self.state);
+        let generation = state.generation.wrapping_add(1);
+        *state = State { generation, ..State::default() };
+        generation
     }
 
-    pub(crate) fn set_ended(&self, ended: bool) {
-        lock(&self.state).ended = ended;
+    /// Notes the end of the machine's start with this number. A line under way is complete now.
+    pub(crate) fn end(&self, generation: u64, mut each: impl FnMut(String)) {
+        let mut state = lock(&self.state);
+        if state.generation != generation {
+            return;
+        }
+        state.ended = true;
+        if !state.partial.is_empty() {
+            let line = std::mem::take(&mut state.partial);
+            each(state.push(clean(&line)));
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
-    fn write(&self, bytes: &[u8], mut each: impl FnMut(String)) {
+    fn write(&self, generation: u64, bytes: &[u8], mut each: impl FnMut(String)) {
         let mut state = lock(&self.state);
+        if state.generation != generation {
+            return;
+        }
+        let mut has_line = false;
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (piece, ends) = match piece.split_last() {
                 Some((b'\n', rest)) => (rest, true),
@@ -146,23 +197,26 @@ impl ConsoleLog {
                 let rest = state.partial.split_off(LINE_CAP);
                 let line = std::mem::replace(&mut state.partial, rest);
                 each(state.push(clean(&line)));
+                has_line = true;
             }
             if ends {
                 let line = std::mem::take(&mut state.partial);
                 each(state.push(clean(&line)));
+                has_line = true;
             }
         }
         drop(state);
-        self.changed.notify_all();
+        // Guests write byte by byte; waking a wait costs a system call, and only lines matter to it.
+        if has_line {
+            self.changed.notify_all();
+        }
     }
 }
 
 impl State {
     fn push(&mut self, line: String) -> String {
         self.first_line.get_or_insert_with(Instant::now);
-        if self.panic.is_none() {
-            self.panic = line.find(PANIC).and_then(|at| line.get(at..)).map(ToOwned::to_owned);
-        }
+        self.watch_for_panic(&line);
         if self.cut_lines == 0 && self.text.len() + line.len() < LOG_CAP {
             if !self.text.is_empty() {
                 self.text.push('\n');
@@ -183,6 +237,41 @@ impl State {
         }
         line
     }
+
+    fn watch_for_panic(&mut self, line: &str) {
+        if self.panic.is_none() {
+            self.panic = line.find(PANIC).and_then(|at| line.get(at..)).map(ToOwned::to_owned);
+        }
+        let said = without_stamps(line);
+        if said.starts_with(NEW_KERNEL) {
+            self.standstill = None;
+        } else if self.standstill.is_some() || said.starts_with(PANIC) {
+            if let Some(seconds) = reset_after(said) {
+                self.reset_after = seconds;
+            }
+            self.standstill = Instant::now().checked_add(STANDSTILL.saturating_add(self.reset_after));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        !self.ended && self.standstill.is_some_and(|at| Instant::now() >= at)
+    }
+}
+
+/// What the kernel says, without the time and the caller that it may put before it. What a program says keeps its name
+/// in front, so that an old log shown on the console is no panic.
+fn without_stamps(line: &str) -> &str {
+    let mut said = line;
+    while let Some((_, rest)) = said.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        said = rest.trim_start();
+    }
+    said
+}
+
+/// The time in `Rebooting in 10 seconds..` (`kernel/panic.c`).
+fn reset_after(said: &str) -> Option<Duration> {
+    let seconds = said.strip_prefix("Rebooting in ")?.split_once(' ')?.0.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// A console line without carriage returns, terminal escape sequences and control characters, so that a guest cannot
@@ -230,23 +319,33 @@ fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
 }
 
 /// Where a machine's serial output goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConsoleWriter {
     console: Arc<ConsoleLog>,
+    generation: u64,
     log: Logger,
     machine: Arc<str>,
 }
 
 impl ConsoleWriter {
-    pub(crate) fn new(console: Arc<ConsoleLog>, log: Logger, machine: Arc<str>) -> Self {
-        Self { console, log, machine }
+    /// For the start with this number, as [`ConsoleLog::begin`] gave it.
+    pub(crate) fn new(console: Arc<ConsoleLog>, generation: u64, log: Logger, machine: Arc<str>) -> Self {
+        Self { console, generation, log, machine }
+    }
+
+    /// The console takes nothing more: the machine has ended.
+    pub(crate) fn end(&self) {
+        self.console.end(self.generation, |text| self.line(text));
+    }
+
+    fn line(&self, text: String) {
+        self.log.console(Event::Console { machine: self.machine.clone(), text });
     }
 }
 
 impl io::Write for ConsoleWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.console
-            .write(bytes, |text| self.log.console(Event::Console { machine: self.machine.clone(), text }));
+        self.console.write(self.generation, bytes, |text| self.line(text));
         Ok(bytes.len())
     }
 
@@ -262,7 +361,7 @@ mod tests {
     fn written(pieces: &[&str]) -> ConsoleLog {
         let console = ConsoleLog::default();
         for piece in pieces {
-            console.write(piece.as_bytes(), |_| {});
+            console.write(0, piece.as_bytes(), |_| {});
         }
         console
     }
@@ -284,6 +383,40 @@ mod tests {
     }
 
     #[test]
+    fn a_standstill_is_what_the_kernel_says_last_and_nobody_else() {
+        let due = |pieces: &[&str]| {
+            let console = written(pieces);
+            let at = lock(&console.state).standstill;
+            at.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64().round())
+        };
+        let panic = "[    2.0][    T1] Kernel panic - not syncing: boom\n";
+        assert_eq!(due(&[panic]), Some(5.0));
+        assert_eq!(due(&["Kernel panic - not syncing: boom\n"]), Some(5.0));
+        assert_eq!(due(&[panic, "[    2.1] Rebooting in 10 seconds..\n"]), Some(15.0));
+        assert_eq!(due(&[panic, "[    0.0] Linux version 6.12\n"]), None);
+        assert_eq!(due(&["[    2.0] journal[1]: Kernel panic - not syncing: old\n", "x\n"]), None);
+        assert!(!written(&[panic]).stands_still());
+    }
+
+    #[test]
+    fn the_end_completes_the_line_under_way_and_counts_for_its_own_start_only() {
+        let console = ConsoleLog::default();
+        let old = console.begin();
+        console.write(old, b"half a li", |_| {});
+        let mut logged = Vec::new();
+        console.end(old, |line| logged.push(line));
+        assert_eq!((console.text().as_str(), logged), ("half a li", vec!["half a li".to_owned()]));
+        assert_eq!(console.take_queued(), ["half a li"]);
+
+        let new = console.begin();
+        console.write(old, b"late\n", |_| panic!("taken"));
+        console.end(old, |_| panic!("taken"));
+        assert!(!lock(&console.state).ended && console.text().is_empty());
+        console.end(new, |_| {});
+        assert!(lock(&console.state).ended);
+    }
+
+    #[test]
     fn escape_sequences_cannot_reach_a_terminal() {
         for (raw, cleaned) in [
             ("\u{1b}]0;title\u{7}x", "x"),
@@ -302,7 +435,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_broken_up() {
         let console = ConsoleLog::default();
-        console.write(&vec![b'x'; 5 * LINE_CAP], |_| {});
+        console.write(0, &vec![b'x'; 5 * LINE_CAP], |_| {});
         assert_eq!(console.text().lines().count(), 4);
         assert!(lock(&console.state).partial.len() <= LINE_CAP);
     }
@@ -312,7 +445,7 @@ mod tests {
         let console = ConsoleLog::default();
         let chunk = "0123456789abcde\n".repeat(1 << 16);
         for _ in 0..80 {
-            console.write(chunk.as_bytes(), |_| {});
+            console.write(0, chunk.as_bytes(), |_| {});
         }
         assert!(console.text().contains("more lines were not kept"));
         assert!(console.text().len() < LOG_CAP + 200);
@@ -324,7 +457,7 @@ mod tests {
         let console = written(&["a\nb\nc\n"]);
         let lines = console.take_queued();
         console.give_back(lines.into_iter().skip(1));
-        console.write(b"d\n", |_| {});
+        console.write(0, b"d\n", |_| {});
         assert_eq!(console.take_queued(), ["b", "c", "d"]);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owned by the driver, shared by its machines. It must never call back into a machine.
 
+use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -86,6 +87,28 @@ impl Control {
                 drop(self.changed.wait_timeout(guard, left.min(TICK)));
             }
         }
+    }
+}
+
+/// The control as one wait sees it, which may look very often: the hook is asked once per [`TICK`], for asking it can
+/// mean waiting for an interpreter.
+pub(crate) struct Pace<'a> {
+    control: &'a Control,
+    asked: Cell<Option<Instant>>,
+}
+
+impl<'a> Pace<'a> {
+    pub(crate) fn new(control: &'a Control) -> Self {
+        Self { control, asked: Cell::new(None) }
+    }
+
+    /// Fails when the run has ended or the hook asks to stop.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.asked.get().is_some_and(|asked| asked.elapsed() < TICK) {
+            return self.control.check_ended();
+        }
+        self.asked.set(Some(Instant::now()));
+        self.control.check()
     }
 }
 

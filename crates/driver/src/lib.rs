@@ -29,6 +29,7 @@ mod log;
 mod machine;
 mod memory;
 mod report;
+mod search;
 mod shell;
 mod terminal;
 mod units;

@@ -160,15 +160,22 @@ impl MachineHandle {
         }
         self.0.control.check()?;
         let _block = self.nested(&format!("starting {}", self.name()));
-        self.0.console.clear();
-        let writer = ConsoleWriter::new(self.0.console.clone(), self.0.log.clone(), self.0.name.clone());
-        let failed = |error: BoxError| self.trouble_because("cannot be started", error);
+        let (console, log) = (self.0.console.clone(), self.0.log.clone());
+        let generation = console.begin();
+        let serial = ConsoleWriter::new(console, generation, log, self.0.name.clone());
+        let failed = |error: BoxError| {
+            serial.end();
+            self.trouble_because("cannot be started", error)
+        };
         let began = Instant::now();
-        let Launched { vm, shell } =
-            self.0.launcher.launch(self.name(), self.0.number, &self.0.node, writer).map_err(failed)?;
+        let Launched { vm, shell } = self
+            .0
+            .launcher
+            .launch(self.name(), self.0.number, &self.0.node, serial.clone())
+            .map_err(failed)?;
         *lock(&self.0.shell) = Shell::new();
-        let console = self.0.console.clone();
-        vm.on_end(Box::new(move |_| console.set_ended(true)));
+        let last_words = serial.clone();
+        vm.on_end(Box::new(move |_| last_words.end()));
         {
             let mut life = lock(&self.0.life);
             life.starts = life.starts.saturating_add(1);
@@ -180,7 +187,7 @@ impl MachineHandle {
         }
         vm.start().map_err(|error| {
             self.forget();
-            self.trouble_because("cannot be started", error)
+            failed(error)
         })
     }
 
@@ -205,12 +212,7 @@ impl MachineHandle {
         if lock(&self.0.life).connected {
             return Ok(());
         }
-        if !self.is_booted()
-            && let Some(first_use) = self.0.control.take_first_use()
-        {
-            first_use()?;
-        }
-        self.start()?;
+        self.use_first()?;
         let _turn = self.0.turn.take(&self.0.control)?;
         if lock(&self.0.life).connected {
             return Ok(());
@@ -231,6 +233,21 @@ impl MachineHandle {
         };
         self.log(&format!("connected to its root shell {:.2} s after its start", took.as_secs_f64()));
         Ok(())
+    }
+
+    /// Starts it if need be, together with the others when the test leaves that to the driver.
+    fn use_first(&self) -> Result<(), Error> {
+        if !self.is_booted()
+            && let Some(first_use) = self.0.control.take_first_use()
+        {
+            first_use()?;
+        }
+        self.start()
+    }
+
+    /// As [`Self::use_first`] for a machine that was never started.
+    pub(crate) fn ensure_started_once(&self) -> Result<(), Error> {
+        if lock(&self.0.life).starts > 0 { Ok(()) } else { self.use_first() }
     }
 
     /// Runs a command as root in the guest. An exit status other than 0 is no error.
@@ -349,6 +366,9 @@ impl MachineHandle {
                 return Ok(());
             }
             self.0.control.check()?;
+            if self.0.console.stands_still() {
+                return Err(self.stands_still(None));
+            }
             if left.is_zero() {
                 let seconds = timeout.unwrap_or_default().as_secs_f64();
                 return Err(self.check_failed(&format!("did not power off within {seconds} s"), None, None));
@@ -460,7 +480,6 @@ impl MachineHandle {
     /// Notes the end of the machine: its next command starts it anew.
     fn ended(&self, outcome: Outcome) {
         self.log(&format!("the machine {outcome}"));
-        self.0.console.set_ended(true);
         lock(&self.0.life).last_outcome = Some(outcome);
         self.forget();
     }
@@ -504,6 +523,16 @@ impl MachineHandle {
         let outcome = vm.wait(Some(ENDING_LIMIT))?;
         self.ended(outcome.clone());
         Some(outcome)
+    }
+
+    /// The guest's kernel panicked, and nothing ends the machine.
+    pub(crate) fn stands_still(&self, command: Option<&str>) -> Error {
+        let doing = command.map_or_else(String::new, |command| format!(" (command `{command}`)"));
+        let message = format!(
+            "the guest's kernel panicked and stands still (its command line has no panic=...){doing}; with panic=1 \
+             the machine would end"
+        );
+        Error::Machine { failure: Box::new(self.failure(&message, command)), source: None }
     }
 
     /// A check of the test failed.

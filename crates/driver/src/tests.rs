@@ -1,5 +1,7 @@
 //! The driver over real shells: everything but a kernel.
 
+mod trouble;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

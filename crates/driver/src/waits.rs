@@ -8,12 +8,18 @@ use std::time::{Duration, Instant};
 use regex::Regex;
 
 use crate::backoff::Backoff;
+use crate::console::{ConsoleLog, Queued};
+use crate::control::Pace;
 use crate::error::Error;
 use crate::machine::{Execute, MachineHandle, Reply};
+use crate::search::Search;
 use crate::shell::quote;
 
 /// How long waits take when the test does not say: 15 minutes, as upstream.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// Console lines between two looks at the clock.
+const LOOKED_AT_ONCE: usize = 256;
 
 impl MachineHandle {
     /// Repeats a command until it ends with status 0; gives its output.
@@ -67,7 +73,8 @@ impl MachineHandle {
     }
 
     /// Waits until the console lines that no such wait has seen yet match a regular expression. The lines are joined
-    /// without line ends, as upstream does. What matched, and what came before it, is used up.
+    /// without line ends, as upstream does; each line counts by itself too. What matched, and what came before it, is used
+    /// up.
     ///
     /// # Errors
     /// When the expression is wrong, the time is up, or the machine ends.
@@ -78,41 +85,55 @@ impl MachineHandle {
     }
 
     /// The same with any test of the text instead of a regular expression; `what` names it in errors. The test is called
-    /// again for every new line.
+    /// for each new line, and at intervals for the lines joined.
     ///
     /// # Errors
-    /// When the time is up, or the machine ends.
+    /// When the time is up, the machine ends, or its kernel panicked and stands still.
     pub fn wait_for_console(
         &self,
         what: &str,
         timeout: Option<Duration>,
-        mut found: impl FnMut(&str) -> bool,
+        found: impl FnMut(&str) -> bool,
     ) -> Result<(), Error> {
+        self.ensure_started_once()?;
         let _block = self.nested(&format!("waiting for {what} to appear on console"));
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let console = self.console();
-        let mut text = String::new();
+        let pace = Pace::new(self.control());
+        let mut search = Search::new(found);
+        // What is there already is looked at whole, however short the time.
+        let mut late = None;
         loop {
-            let mut lines = console.take_queued().into_iter();
-            while let Some(line) = lines.next() {
-                text.push_str(&line);
-                if found(&text) {
-                    console.give_back(lines);
-                    return Ok(());
-                }
+            if look(console, &mut search, &pace, late)? {
+                return Ok(());
             }
-            // A bounded memory of what was seen; text that matches across more than this is not a console line.
-            keep_end(&mut text, 1 << 20);
-            if !console.wait_queued(self.control(), deadline)? {
-                let message = match timeout {
-                    Some(limit) => {
-                        format!("`{what}` did not appear on the console within {} s", limit.as_secs_f64())
-                    }
-                    None => format!("`{what}` did not appear on the console before the machine ended"),
-                };
-                return Err(self.check_failed(&message, None, None));
+            late = deadline;
+            let due = search.due();
+            let until = deadline.into_iter().chain(due).min();
+            let queued = console.wait_queued(&pace, until)?;
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if queued == Queued::Lines && !is_over {
+                continue;
+            }
+            if let Some(rest) = search.look_at_all() {
+                console.give_back(rest.into_iter());
+                return Ok(());
+            }
+            match queued {
+                Queued::Ended => return Err(self.not_on_console(what, "before the machine ended")),
+                Queued::Standstill => return Err(self.stands_still(None)),
+                _ if is_over => {
+                    let seconds = timeout.unwrap_or_default().as_secs_f64();
+                    return Err(self.not_on_console(what, &format!("within {seconds} s")));
+                }
+                // Only the joined lines were due.
+                Queued::Lines | Queued::Late => {}
             }
         }
+    }
+
+    fn not_on_console(&self, what: &str, when: &str) -> Error {
+        self.check_failed(&format!("`{what}` did not appear on the console {when}"), None, None)
     }
 
     /// Sleeps inside the guest, by the guest's clock.
@@ -155,9 +176,26 @@ fn port_probe(port: u16, address: &str) -> String {
     format!("nc -z {} {port}", quote(address))
 }
 
-fn keep_end(text: &mut String, most: usize) {
-    if text.len() > most {
-        let start = text.ceil_char_boundary(text.len() - most);
-        text.drain(..start);
+/// Looks at the queued lines, in pieces between which the run may end or the time be up; what was not looked at stays
+/// queued. Whether the search has found something.
+fn look(
+    console: &ConsoleLog,
+    search: &mut Search<impl FnMut(&str) -> bool>,
+    pace: &Pace<'_>,
+    late: Option<Instant>,
+) -> Result<bool, Error> {
+    let mut lines = console.take_queued().into_iter();
+    while lines.len() > 0 {
+        if let Some(rest) = search.look(lines.by_ref().take(LOOKED_AT_ONCE)) {
+            let rest: Vec<String> = rest.into_iter().chain(lines).collect();
+            console.give_back(rest.into_iter());
+            return Ok(true);
+        }
+        let checked = pace.check();
+        if checked.is_err() || late.is_some_and(|late| Instant::now() >= late) {
+            console.give_back(lines);
+            return checked.map(|()| false);
+        }
     }
+    Ok(false)
 }
