@@ -15,6 +15,8 @@ pub enum ErrorKind {
     RequestedAssertionFailed,
     /// The driver, the VMM or the machine is in trouble.
     MachineError,
+    /// The machine's shell did not come up, or went away under a command.
+    NoShell,
     /// The guest's answer has not the expected form.
     Malformed,
     /// The interrupt hook asked to stop.
@@ -98,6 +100,9 @@ pub enum Error {
         #[source]
         source: Option<BoxError>,
     },
+    /// A machine's shell did not come up, or went away under a command.
+    #[error("{0}")]
+    NoShell(Box<Failure>),
     /// Several machines failed to start.
     #[error("{}", merged(.0))]
     Several(Vec<Error>),
@@ -136,6 +141,7 @@ impl Error {
         match self {
             Self::CheckFailed(_) | Self::Assertion(_) => ErrorKind::RequestedAssertionFailed,
             Self::Machine { .. } | Self::Several(_) | Self::Setup { .. } => ErrorKind::MachineError,
+            Self::NoShell(_) => ErrorKind::NoShell,
             Self::Malformed { .. } => ErrorKind::Malformed,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::GlobalTimeout(_) => ErrorKind::GlobalTimeout,
@@ -146,7 +152,9 @@ impl Error {
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::CheckFailed(failure) | Self::Machine { failure, .. } => Some(failure),
+            Self::CheckFailed(failure) | Self::Machine { failure, .. } | Self::NoShell(failure) => {
+                Some(failure)
+            }
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! One machine of a test: its life, its shell, its console.
 
+mod trouble;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,11 +10,11 @@ use snowboot_config::NodeConfig;
 
 use crate::console::{ConsoleLog, ConsoleWriter};
 use crate::control::{Control, Turn, lock};
-use crate::error::{Error, Failure};
+use crate::error::Error;
 use crate::log::{Block, Level, Logger};
 use crate::report::MachineReport;
-use crate::shell::{Shell, ShellError, Want};
-use crate::vm::{BoxError, Channel, Launched, Launcher, Outcome, Vm};
+use crate::shell::{Link, Shell, Want};
+use crate::vm::{Channel, Launched, Launcher, Outcome, Vm};
 use crate::waits::DEFAULT_TIMEOUT;
 
 /// How long a machine may take from its start to its shell. Upstream allows ten times 30 s.
@@ -20,9 +22,6 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long typing waits for a guest whose input queue is full.
 const TYPING_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long the end of a machine may take once its devices are gone: its memory is given back.
-const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a command gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub struct Execute {
     pub check_return: bool,
     /// Wait for the output. Without it the call returns as soon as the command is sent.
     pub check_output: bool,
-    /// The guest's time limit for the command.
+    /// The guest's time limit for the command; none when it is zero, as for coreutils' `timeout`.
     pub timeout: Option<Duration>,
 }
 
@@ -73,20 +72,33 @@ struct Inner {
     life: Mutex<Life>,
     /// Held while a command runs in the shell.
     turn: Turn,
-    shell: Mutex<Shell>,
     /// Held while the machine is being started.
     starting: Turn,
 }
 
 #[derive(Default)]
 struct Life {
-    vm: Option<Arc<dyn Vm>>,
-    channel: Option<Arc<dyn Channel>>,
+    running: Option<Running>,
     connected: bool,
     starts: u32,
     started: Option<Instant>,
     shell_after: Option<Duration>,
     last_outcome: Option<Outcome>,
+}
+
+/// What belongs to one start of a machine. Whoever saw its end acts on this one, not on a later start's.
+#[derive(Clone)]
+struct Running {
+    vm: Arc<dyn Vm>,
+    channel: Arc<dyn Channel>,
+    shell: Arc<Mutex<Shell>>,
+    serial: ConsoleWriter,
+}
+
+impl Life {
+    fn is_now(&self, running: &Running) -> bool {
+        self.running.as_ref().is_some_and(|now| Arc::ptr_eq(&now.vm, &running.vm))
+    }
 }
 
 impl fmt::Debug for MachineHandle {
@@ -114,7 +126,6 @@ impl MachineHandle {
             console: Arc::default(),
             life: Mutex::default(),
             turn: Turn::default(),
-            shell: Mutex::new(Shell::new()),
             starting: Turn::default(),
         }))
     }
@@ -160,48 +171,48 @@ impl MachineHandle {
         }
         self.0.control.check()?;
         let _block = self.nested(&format!("starting {}", self.name()));
-        let (console, log) = (self.0.console.clone(), self.0.log.clone());
-        let generation = console.begin();
-        let serial = ConsoleWriter::new(console, generation, log, self.0.name.clone());
-        let failed = |error: BoxError| {
-            serial.end();
-            self.trouble_because("cannot be started", error)
-        };
         let began = Instant::now();
-        let Launched { vm, shell } = self
-            .0
-            .launcher
-            .launch(self.name(), self.0.number, &self.0.node, serial.clone())
-            .map_err(failed)?;
-        *lock(&self.0.shell) = Shell::new();
-        let last_words = serial.clone();
-        vm.on_end(Box::new(move |_| last_words.end()));
+        let running = self.launch()?;
         {
             let mut life = lock(&self.0.life);
             life.starts = life.starts.saturating_add(1);
             life.started = Some(began);
             life.shell_after = None;
             life.connected = false;
-            life.vm = Some(vm.clone());
-            life.channel = Some(shell);
+            life.running = Some(running.clone());
         }
-        vm.start().map_err(|error| {
-            self.forget();
-            failed(error)
+        running.vm.start().map_err(|error| {
+            self.forget(&running);
+            self.trouble_because("cannot be started", error)
         })
+    }
+
+    /// Builds it, ready to run.
+    fn launch(&self) -> Result<Running, Error> {
+        let (console, log) = (self.0.console.clone(), self.0.log.clone());
+        let generation = console.begin();
+        let serial = ConsoleWriter::new(console, generation, log, self.0.name.clone());
+        let launched = self.0.launcher.launch(self.name(), self.0.number, &self.0.node, serial.clone());
+        let Launched { vm, shell: channel } = launched.map_err(|error| {
+            serial.end();
+            self.trouble_because("cannot be started", error)
+        })?;
+        let last_words = serial.clone();
+        vm.on_end(Box::new(move |_| last_words.end()));
+        Ok(Running { vm, channel, shell: Arc::new(Mutex::new(Shell::new())), serial })
     }
 
     /// Whether it was started and not yet seen to end.
     #[must_use]
     pub fn is_booted(&self) -> bool {
-        lock(&self.0.life).vm.is_some()
+        lock(&self.0.life).running.is_some()
     }
 
     /// Whether it runs and its shell answers.
     #[must_use]
     pub fn is_up(&self) -> bool {
         let life = lock(&self.0.life);
-        life.connected && life.vm.as_ref().is_some_and(|vm| vm.outcome().is_none())
+        life.connected && life.running.as_ref().is_some_and(|it| it.vm.outcome().is_none())
     }
 
     /// Starts it if need be, and waits for its shell.
@@ -218,16 +229,16 @@ impl MachineHandle {
             return Ok(());
         }
         let _block = self.nested("waiting for the VM to finish booting");
-        let channel = self.channel()?;
-        let chatter = lock(&self.0.shell)
-            .connect(channel.as_ref(), &self.0.control, CONNECT_LIMIT)
-            .map_err(|error| self.shell_trouble("its shell did not come up", None, error))?;
+        let running = self.running("is not running")?;
+        let chatter = lock(&running.shell)
+            .connect(&self.link(&running), CONNECT_LIMIT)
+            .map_err(|error| self.shell_trouble(&running, "its shell did not come up", None, error))?;
         for line in chatter {
             self.log(&format!("guest shell says: {line}"));
         }
         let took = {
             let mut life = lock(&self.0.life);
-            life.connected = true;
+            life.connected = life.is_now(&running);
             let took = life.started.map(|started| started.elapsed()).unwrap_or_default();
             *life.shell_after.get_or_insert(took)
         };
@@ -262,10 +273,11 @@ impl MachineHandle {
             (true, true) => Want::Status,
         };
         let _turn = self.0.turn.take(&self.0.control)?;
-        let channel = self.channel()?;
-        let answer = lock(&self.0.shell)
-            .run(channel.as_ref(), &self.0.control, command, how.timeout, want)
-            .map_err(|error| self.shell_trouble("the shell did not answer", Some(command), error))?;
+        let running = self.running("is not running")?;
+        let answer =
+            lock(&running.shell).run(&self.link(&running), command, how.timeout, want).map_err(|error| {
+                self.shell_trouble(&running, "the shell did not answer", Some(command), error)
+            })?;
         Ok(Reply { status: answer.status, output: answer.output })
     }
 
@@ -335,10 +347,10 @@ impl MachineHandle {
         let _block = self.nested("shutdown");
         {
             let _turn = self.0.turn.take(&self.0.control)?;
-            let channel = self.channel()?;
-            lock(&self.0.shell)
-                .send(channel.as_ref(), &self.0.control, "poweroff\n", None)
-                .map_err(|error| self.shell_trouble("cannot be shut down", Some("poweroff"), error))?;
+            let running = self.running("is not running")?;
+            lock(&running.shell).send(&self.link(&running), "poweroff\n", None, None).map_err(|error| {
+                self.shell_trouble(&running, "cannot be shut down", Some("poweroff"), error)
+            })?;
         }
         self.wait_for_end(None)
     }
@@ -356,13 +368,13 @@ impl MachineHandle {
     }
 
     pub(crate) fn wait_for_end(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        let Some(vm) = lock(&self.0.life).vm.clone() else { return Ok(()) };
+        let Some(running) = lock(&self.0.life).running.clone() else { return Ok(()) };
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let left =
                 deadline.map_or(crate::TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if let Some(outcome) = vm.wait(Some(left.min(crate::TICK))) {
-                self.ended(outcome);
+            if let Some(outcome) = running.vm.wait(Some(left.min(crate::TICK))) {
+                self.ended(&running, outcome);
                 return Ok(());
             }
             self.0.control.check()?;
@@ -390,11 +402,11 @@ impl MachineHandle {
         Ok(())
     }
 
-    /// Cuts its power without a word, at the end of a run.
+    /// Cuts its power without a word.
     pub(crate) fn stop(&self) {
-        let Some(vm) = lock(&self.0.life).vm.clone() else { return };
-        vm.stop();
-        self.ended(vm.outcome().unwrap_or(Outcome::Stopped));
+        let Some(running) = lock(&self.0.life).running.clone() else { return };
+        running.vm.stop();
+        self.ended(&running, running.vm.outcome().unwrap_or(Outcome::Stopped));
     }
 
     /// Types at its serial port, as fast as the guest reads.
@@ -402,7 +414,7 @@ impl MachineHandle {
     /// # Errors
     /// When it does not run, ends, or does not read for 30 s.
     pub fn send_console(&self, text: &str) -> Result<(), Error> {
-        let vm = self.running("cannot be typed at")?;
+        let vm = self.running("cannot be typed at: it is not running")?.vm;
         let mut rest = text.as_bytes();
         let mut since = Instant::now();
         while !rest.is_empty() {
@@ -438,7 +450,7 @@ impl MachineHandle {
     }
 
     fn set_link(&self, up: bool) -> Result<(), Error> {
-        let vm = self.running("has no link to change")?;
+        let vm = self.running("has no link to change: it is not running")?.vm;
         vm.set_link(0, up).map_err(|error| self.trouble_because("has no link to change", error))
     }
 
@@ -467,111 +479,74 @@ impl MachineHandle {
         }
     }
 
-    fn channel(&self) -> Result<Arc<dyn Channel>, Error> {
-        let channel = lock(&self.0.life).channel.clone();
-        channel.ok_or_else(|| self.trouble("is not running"))
+    fn running(&self, otherwise: &str) -> Result<Running, Error> {
+        let running = lock(&self.0.life).running.clone();
+        running.ok_or_else(|| self.trouble(otherwise))
     }
 
-    fn running(&self, what: &str) -> Result<Arc<dyn Vm>, Error> {
-        let vm = lock(&self.0.life).vm.clone();
-        vm.ok_or_else(|| self.trouble(&format!("{what}: it is not running")))
+    fn link<'a>(&'a self, running: &'a Running) -> Link<'a> {
+        Link::new(running.channel.as_ref(), &self.0.console, &self.0.control)
     }
 
-    /// Notes the end of the machine: its next command starts it anew.
-    fn ended(&self, outcome: Outcome) {
-        self.log(&format!("the machine {outcome}"));
-        lock(&self.0.life).last_outcome = Some(outcome);
-        self.forget();
-    }
-
-    fn forget(&self) {
-        let (vm, channel) = {
+    /// Notes the end of a start of the machine: its next command starts it anew. Nothing happens when that was noted
+    /// before, or the machine is on a later start.
+    fn ended(&self, running: &Running, outcome: Outcome) {
+        let was_now = {
             let mut life = lock(&self.0.life);
-            life.connected = false;
-            (life.vm.take(), life.channel.take())
+            let is_now = life.is_now(running);
+            if is_now {
+                life.last_outcome = Some(outcome.clone());
+            }
+            is_now
+        };
+        if was_now {
+            self.log(&format!("the machine {outcome}"));
+            self.forget(running);
+        }
+    }
+
+    fn forget(&self, running: &Running) {
+        running.serial.end();
+        let forgotten = {
+            let mut life = lock(&self.0.life);
+            let is_now = life.is_now(running);
+            life.connected &= !is_now;
+            if is_now { life.running.take() } else { None }
         };
         // Outside of the lock: dropping a machine joins its threads.
-        drop((vm, channel));
-    }
-
-    fn shell_trouble(&self, what: &str, command: Option<&str>, error: ShellError) -> Error {
-        // A run that ends takes the machines with it; what matters then is why the run ended.
-        if let Err(ended) = self.0.control.check_ended() {
-            return ended;
-        }
-        let is_gone = matches!(error, ShellError::Gone);
-        let doing = command.map_or_else(String::new, |command| format!(" (command `{command}`)"));
-        let message = match error {
-            ShellError::Ended(error) => return error,
-            ShellError::Malformed(message) => {
-                return Error::Malformed {
-                    machine: self.name().to_owned(),
-                    message: format!("{message}{doing}"),
-                };
-            }
-            ShellError::Late(limit) => format!("{what} within {} s{doing}", limit.as_secs_f64()),
-            ShellError::Gone => format!("{what}: the machine has ended{doing}"),
-        };
-        let outcome = if is_gone { self.settle() } else { None };
-        let failure = Failure { outcome, ..self.failure(&message, command) };
-        Error::Machine { failure: Box::new(failure), source: None }
-    }
-
-    /// How the machine ended: its devices go away a moment before the outcome is known.
-    fn settle(&self) -> Option<Outcome> {
-        let vm = lock(&self.0.life).vm.clone()?;
-        let outcome = vm.wait(Some(ENDING_LIMIT))?;
-        self.ended(outcome.clone());
-        Some(outcome)
-    }
-
-    /// The guest's kernel panicked, and nothing ends the machine.
-    pub(crate) fn stands_still(&self, command: Option<&str>) -> Error {
-        let doing = command.map_or_else(String::new, |command| format!(" (command `{command}`)"));
-        let message = format!(
-            "the guest's kernel panicked and stands still (its command line has no panic=...){doing}; with panic=1 \
-             the machine would end"
-        );
-        Error::Machine { failure: Box::new(self.failure(&message, command)), source: None }
-    }
-
-    /// A check of the test failed.
-    pub(crate) fn check_failed(&self, message: &str, command: Option<&str>, reply: Option<Reply>) -> Error {
-        let mut failure = self.failure(message, command);
-        failure.status = reply.as_ref().map(|reply| reply.status);
-        failure.output = reply.map(|reply| reply.output);
-        Error::CheckFailed(Box::new(failure))
-    }
-
-    fn trouble(&self, message: &str) -> Error {
-        Error::Machine { failure: Box::new(self.failure(message, None)), source: None }
-    }
-
-    fn trouble_because(&self, message: &str, source: BoxError) -> Error {
-        Error::Machine { failure: Box::new(self.failure(message, None)), source: Some(source) }
-    }
-
-    fn failure(&self, message: &str, command: Option<&str>) -> Failure {
-        let life = lock(&self.0.life);
-        Failure {
-            machine: self.name().to_owned(),
-            message: message.to_owned(),
-            command: command.map(ToOwned::to_owned),
-            status: None,
-            output: None,
-            panic: self.0.console.panic(),
-            console: self.0.console.tail(),
-            outcome: life.vm.as_ref().and_then(|vm| vm.outcome()),
-        }
+        drop(forgotten);
     }
 }
 
 /// An exit status in words.
 fn failed_with(status: i32, timeout: Option<Duration>) -> String {
     match timeout {
-        Some(limit) if status == 124 => {
+        Some(limit) if status == 124 && !limit.is_zero() => {
             format!("failed (exit code 124: not done within {} s)", limit.as_secs_f64())
         }
         _ => format!("failed (exit code {status})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_one_start_is_not_that_of_the_next() {
+        let (_driver, machine) = crate::tests::one();
+        machine.connect().unwrap();
+        let old = machine.running("is off").unwrap();
+        machine.crash().unwrap();
+        machine.connect().unwrap();
+        machine.ended(&old, Outcome::PowerOff);
+        machine.forget(&old);
+        assert!(machine.is_up());
+        assert_eq!(machine.report().outcome.as_deref(), Some("was stopped by the driver"));
+        // Nor does the old one's console end the new one's.
+        machine.send_console("new\n").unwrap();
+        machine.wait_for_console_text("new", Some(Duration::from_secs(60))).unwrap();
+        let error = machine.wait_for_console_text("more", Some(Duration::ZERO)).unwrap_err().to_string();
+        assert!(error.contains("within 0 s"), "{error}");
     }
 }

@@ -17,7 +17,8 @@ use crate::shell::GREETING;
 use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm};
 
 /// Starts a bash for every machine. A node whose command line holds `refuse` cannot be started; one with `mute` never
-/// greets; one with `chatty` says something first.
+/// greets; one with `chatty` says something first, and one with `remark` something after its greeting; one with `no-nc`
+/// has no netcat, and one with `bad-unit` a systemd whose units have all failed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FakeLauncher;
 
@@ -34,8 +35,7 @@ impl Launcher for FakeLauncher {
             return Err(format!("the fake {name} refuses").into());
         }
         let fake = Arc::new(Fake {
-            is_mute: cmdline.contains("mute"),
-            chatter: if cmdline.contains("chatty") { "echo hello there" } else { ":" },
+            prelude: prelude(cmdline),
             nics: node.vlans.len(),
             state: Mutex::new(State { serial: Some(serial), ..State::default() }),
             changed: Condvar::new(),
@@ -44,9 +44,33 @@ impl Launcher for FakeLauncher {
     }
 }
 
+/// A line of bash that makes it a guest.
+fn prelude(cmdline: &str) -> String {
+    let mut line = "poweroff() { exit 0; }".to_owned();
+    if cmdline.contains("no-nc") {
+        line.push_str("; nc() { return 127; }; export -f nc");
+    }
+    if cmdline.contains("bad-unit") {
+        line.push_str(
+            "; systemctl() { [ $1 != status ] || { echo broken; return 3; }; echo ActiveState=failed; }",
+        );
+        line.push_str("; export -f systemctl");
+    }
+    if cmdline.contains("chatty") {
+        line.push_str("; echo hello there");
+    }
+    if !cmdline.contains("mute") {
+        let remark = if cmdline.contains("remark") { "bash: no job control\\n" } else { "" };
+        // In one piece, which bash by itself does not write.
+        let whole = if remark.is_empty() { "" } else { " | dd iflag=fullblock bs=64K status=none" };
+        line.push_str(&format!("; printf '{GREETING}\\n{remark}'{whole}"));
+    }
+    line
+}
+
 struct Fake {
-    is_mute: bool,
-    chatter: &'static str,
+    /// What bash runs first.
+    prelude: String,
     nics: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -103,8 +127,7 @@ impl Vm for FakeVm {
             .spawn()?;
         let mut stdin = child.stdin.take().ok_or("bash has no input")?;
         let stdout = child.stdout.take().ok_or("bash has no output")?;
-        let greeting = if self.0.is_mute { String::new() } else { format!("echo '{GREETING}'") };
-        writeln!(stdin, "poweroff() {{ exit 0; }}; {}; {greeting}", self.0.chatter)?;
+        writeln!(stdin, "{}", self.0.prelude)?;
         let mut state = lock(&self.0.state);
         state.child = Some(child);
         state.stdin = Some(stdin);

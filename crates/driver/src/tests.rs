@@ -38,7 +38,7 @@ fn driver(cmdlines: &[(&str, &str)], timeout: u64) -> (Driver, Arc<Mutex<Vec<Eve
     (Driver::new(&manifest, options).unwrap(), events)
 }
 
-fn one() -> (Driver, MachineHandle) {
+pub(crate) fn one() -> (Driver, MachineHandle) {
     let (driver, _) = driver(&[("a", "")], 600);
     let machine = driver.machines()[0].clone();
     (driver, machine)
@@ -103,7 +103,7 @@ fn the_end_of_a_machine_is_told_and_the_next_command_starts_it_again() {
     let (_driver, machine) = one();
     machine.succeed(&["true"], None).unwrap();
     let error = machine.succeed(&["kill $PPID"], None).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::MachineError);
+    assert_eq!(error.kind(), ErrorKind::NoShell);
     assert!(error.to_string().contains("the machine has ended (command `kill $PPID`)"), "{error}");
     assert!(error.to_string().contains("machine: a powered off"), "{error}");
     assert!(!machine.is_booted());

@@ -82,7 +82,7 @@ pub(crate) fn raised(py: Python<'_>, run: &Run, error: &Error) -> PyErr {
             GlobalTimeout::new_err(text)
         }
         ErrorKind::Malformed => MalformedAnswer::new_err(text),
-        ErrorKind::MachineError => MachineError::new_err(text),
+        ErrorKind::MachineError | ErrorKind::NoShell => MachineError::new_err(text),
     };
     match error.failure().map(|failure| describe(py, &exception, failure)) {
         Some(Err(other)) => other,

@@ -31,8 +31,8 @@ impl Machine {
 }
 
 fn duration(seconds: f64) -> PyResult<Duration> {
-    // What is in the past is over: a negative limit is one that has passed.
-    let seconds = if seconds < 0.0 { 0.0 } else { seconds };
+    // What is in the past is over: a negative limit is one that has passed. Zero is none, as for `timeout` in the guest.
+    let seconds = if seconds < 0.0 { 0.001 } else { seconds };
     Duration::try_from_secs_f64(seconds)
         .map_err(|_| PyValueError::new_err(format!("{seconds} is not a number of seconds")))
 }

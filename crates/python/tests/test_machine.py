@@ -23,6 +23,8 @@ class Commands(Scratch):
         self.assertEqual(machine.execute("echo hi", check_return=False), (-1, "hi\n"))
         self.assertEqual(machine.execute("echo hi", check_output=False), (-2, ""))
         self.assertEqual(machine.execute("sleep 9", timeout=timedelta(milliseconds=100)), (124, ""))
+        self.assertEqual(machine.execute("sleep 9", timeout=-1), (124, ""))
+        self.assertEqual(machine.execute("sleep 0.1; echo hi", timeout=0), (0, "hi\n"))
         self.assertEqual(machine.succeed("echo a", "echo 'ä'"), "a\nä\n")
         self.assertEqual(machine.fail("echo a; false"), "a\n")
         self.assertTrue(machine.booted and machine.connected and machine.is_up())

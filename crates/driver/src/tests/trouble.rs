@@ -7,6 +7,36 @@ use std::thread;
 use super::*;
 use crate::control::TICK;
 
+const NO_STATUS: Execute = Execute { check_return: false, check_output: true, timeout: Some(LONG) };
+
+#[test]
+fn a_command_that_takes_the_machine_down_is_none_that_failed() {
+    let (_driver, machine) = one();
+    let reply = machine.execute("kill -KILL 0", Execute { timeout: None, ..NO_STATUS }).unwrap();
+    assert_eq!((reply.status, reply.output.as_str()), (-1, ""));
+    assert!(machine.is_booted());
+    machine.wait_for_shutdown(Some(LONG)).unwrap();
+    assert!(!machine.is_booted());
+    assert_eq!(machine.report().outcome.as_deref(), Some("powered off"));
+    machine.succeed(&["true"], None).unwrap();
+}
+
+#[test]
+fn a_shell_that_does_not_come_up_is_told_from_other_trouble() {
+    let (driver, _) = driver(&[("a", "mute")], 600);
+    let machine = &driver.machines()[0];
+    machine.start().unwrap();
+    let error = thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(TICK);
+            machine.crash().unwrap();
+        });
+        machine.connect().unwrap_err()
+    });
+    assert_eq!(error.kind(), ErrorKind::NoShell);
+    assert_eq!(error.failure().unwrap().machine, "a");
+}
+
 #[test]
 fn a_console_wait_starts_what_was_never_started() {
     let (together, _) = driver(&[("a", ""), ("b", "")], 600);
@@ -85,4 +115,25 @@ fn a_console_wait_keeps_to_its_time_however_much_the_guest_says() {
     });
     assert!(error.to_string().contains("within 0.2 s"), "{error}");
     drop(driver);
+}
+
+#[test]
+fn a_kernel_that_panicked_and_stands_still_ends_waits() {
+    let (driver, _) = driver(&[("a", "")], 60);
+    let machine = &driver.machines()[0];
+    machine.connect().unwrap();
+    machine.send_console("[    2.0] Kernel panic - not syncing: boom\n").unwrap();
+    let error = machine.succeed(&["sleep 600"], None).unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::MachineError);
+    assert!(text.contains("kernel panicked and stands still (its command line has no panic=...)"), "{text}");
+    assert!(text.contains("kernel: Kernel panic - not syncing: boom"), "{text}");
+    for error in [
+        machine.wait_for_console_text("never", None).unwrap_err(),
+        machine.wait_for_shutdown(None).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("stands still"), "{error}");
+    }
+    machine.crash().unwrap();
+    machine.succeed(&["true"], None).unwrap();
 }
