@@ -135,6 +135,18 @@ impl Turn {
         *taken = true;
         Ok(TurnGuard(self))
     }
+
+    /// Waits for it whatever becomes of the run, for those who clean up; `None` when the time is up.
+    pub(crate) fn take_within(&self, limit: Duration) -> Option<TurnGuard<'_>> {
+        let taken = lock(&self.taken);
+        let waited = self.freed.wait_timeout_while(taken, limit, |taken| *taken);
+        let mut taken = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if *taken {
+            return None;
+        }
+        *taken = true;
+        Some(TurnGuard(self))
+    }
 }
 
 impl Drop for TurnGuard<'_> {

@@ -10,7 +10,7 @@ use snowboot_config::Manifest;
 
 use crate::backoff::Backoff;
 use crate::control::{Control, Ended, InterruptHook, lock};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::log::{Block, Level, Logger, Sink};
 use crate::machine::MachineHandle;
 use crate::memory::{self, MemoryUse};
@@ -132,14 +132,13 @@ impl Driver {
         start_all(&self.machines)
     }
 
-    /// Lets the first use of any machine start all of them at the same time and wait for all their shells, unless
-    /// something was started before. For tests that start nothing themselves.
+    /// Lets the first use of any machine start all of them at the same time, unless something was started before. What
+    /// uses a machine waits for the shell of that one only. For tests that start nothing themselves.
     pub fn start_together(&self) {
         let (machines, log) = (self.machines.clone(), self.log.clone());
         self.control.set_first_use(Some(Box::new(move || {
-            let _block = log.block(None, "start all VMs and wait for their shells");
-            start_all(&machines)?;
-            machines.iter().try_for_each(MachineHandle::connect)
+            let _block = log.block(None, "start all VMs");
+            start_all(&machines)
         })));
     }
 
@@ -204,15 +203,12 @@ impl Driver {
     /// Ends all machines. Every call to a machine fails after this.
     pub fn finish(&self) {
         self.cancel_timer();
-        if self.machines.iter().any(MachineHandle::is_booted) {
-            let _block = self.log.block(None, "cleanup");
-            std::thread::scope(|scope| {
-                for machine in &self.machines {
-                    scope.spawn(|| machine.stop());
-                }
-            });
-        }
+        // Before the machines: none can be started any more when it is stopped.
         self.control.end(Ended::Finished);
+        let block =
+            self.machines.iter().any(MachineHandle::is_booted).then(|| self.log.block(None, "cleanup"));
+        stop_all(&self.machines);
+        drop(block);
         self.log.flush();
     }
 
@@ -225,12 +221,23 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.cancel_timer();
-        for machine in &self.machines {
-            machine.stop();
-        }
         self.control.set_first_use(None);
         self.control.end(Ended::Finished);
+        stop_all(&self.machines);
     }
+}
+
+/// Stops them at the same time, after the run has ended.
+fn stop_all(machines: &[MachineHandle]) {
+    std::thread::scope(|scope| {
+        for machine in machines {
+            let thread = std::thread::Builder::new().name("snowboot-stop".into());
+            // A process without room for a thread still has to stop its machines.
+            if thread.spawn_scoped(scope, || machine.stop_for_good()).is_err() {
+                machine.stop_for_good();
+            }
+        }
+    });
 }
 
 fn start_all(machines: &[MachineHandle]) -> Result<(), Error> {
@@ -240,6 +247,11 @@ fn start_all(machines: &[MachineHandle]) -> Result<(), Error> {
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
     });
     let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+    // The end of the run is no trouble of the machines.
+    let is_end = |error: &Error| matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::GlobalTimeout);
+    if let Some(end) = errors.iter().position(is_end) {
+        return Err(errors.swap_remove(end));
+    }
     match errors.len() {
         0 => Ok(()),
         1 => Err(errors.remove(0)),
@@ -274,13 +286,14 @@ impl Timer {
             }
             drop(guard);
             control.end(Ended::GlobalTimeout(limit));
+            // Before the log, which may have to wait.
+            stop_all(&machines);
             let seconds = limit.as_secs();
             log.line(
                 Level::Error,
                 None,
-                format!("the global time limit of {seconds} s is over: stopping all machines"),
+                format!("the global time limit of {seconds} s is over: all machines were stopped"),
             );
-            machines.iter().for_each(MachineHandle::stop);
             if let Some(then) = then {
                 then();
             }

@@ -23,6 +23,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(300);
 /// How long typing waits for a guest whose input queue is full.
 const TYPING_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the end of a run waits for a start under way: kernels are unpacked in it. A file system that does not answer
+/// must not keep the run from its end.
+const STARTING_LIMIT: Duration = Duration::from_secs(20);
+
 /// What a command gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -199,6 +203,8 @@ impl MachineHandle {
         })?;
         let last_words = serial.clone();
         vm.on_end(Box::new(move |_| last_words.end()));
+        // Building takes time, in which the run may have ended.
+        self.0.control.check_ended()?;
         Ok(Running { vm, channel, shell: Arc::new(Mutex::new(Shell::new())), serial })
     }
 
@@ -407,6 +413,13 @@ impl MachineHandle {
         let Some(running) = lock(&self.0.life).running.clone() else { return };
         running.vm.stop();
         self.ended(&running, running.vm.outcome().unwrap_or(Outcome::Stopped));
+    }
+
+    /// The same once the run has ended, so that it does not run again: a start under way comes to its end first, and a
+    /// later one sees that the run has ended. So does one that hangs, should it ever go on.
+    pub(crate) fn stop_for_good(&self) {
+        let _turn = self.0.starting.take_within(STARTING_LIMIT);
+        self.stop();
     }
 
     /// Types at its serial port, as fast as the guest reads.

@@ -11,7 +11,7 @@ use snowboot_config::Manifest;
 
 use crate::control::lock;
 use crate::testing::FakeLauncher;
-use crate::{Driver, Error, ErrorKind, Event, Execute, MachineHandle, Options, Sink};
+use crate::{Driver, Error, ErrorKind, Event, Execute, Launcher, MachineHandle, Options, Sink};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -24,17 +24,21 @@ impl Sink for Keep {
 }
 
 fn driver(cmdlines: &[(&str, &str)], timeout: u64) -> (Driver, Arc<Mutex<Vec<Event>>>) {
+    driver_on(Arc::new(FakeLauncher), cmdlines, timeout)
+}
+
+fn driver_on(
+    launcher: Arc<dyn Launcher>,
+    cmdlines: &[(&str, &str)],
+    timeout: u64,
+) -> (Driver, Arc<Mutex<Vec<Event>>>) {
     let mut text = format!("name = \"t\"\ntest-script = \"\"\nglobal-timeout = {timeout}\n");
     for (name, cmdline) in cmdlines {
         text.push_str(&format!("[machines.{name}]\nkernel = \"k\"\ncmdline = \"{cmdline}\"\n"));
     }
     let manifest = Manifest::parse(Path::new("t.toml"), &text).unwrap();
     let events = Arc::new(Mutex::new(Vec::new()));
-    let options = Options {
-        launcher: Arc::new(FakeLauncher),
-        sinks: vec![Box::new(Keep(events.clone()))],
-        on_global_timeout: None,
-    };
+    let options = Options { launcher, sinks: vec![Box::new(Keep(events.clone()))], on_global_timeout: None };
     (Driver::new(&manifest, options).unwrap(), events)
 }
 
@@ -184,7 +188,7 @@ fn a_test_that_starts_nothing_finds_all_machines_at_its_first_command() {
     let (together, _) = driver(&[("a", ""), ("b", "")], 600);
     together.start_together();
     together.machine("b").unwrap().succeed(&["true"], None).unwrap();
-    assert!(together.machine("a").unwrap().is_up());
+    assert!(together.machine("a").unwrap().is_booted());
     together.machine("a").unwrap().crash().unwrap();
     together.machine("b").unwrap().succeed(&["true"], None).unwrap();
     assert!(!together.machine("a").unwrap().is_booted());

@@ -35,8 +35,8 @@ class Good(Scratch):
         run = self.run_script("machine.succeed('true')\n", "--quiet")
         self.assertEqual((run.returncode, run.stderr, run.stdout), (0, "", ""))
 
-    def test_a_script_that_starts_nothing_finds_all_machines_up(self) -> None:
-        script = "a.succeed('true')\nassert b.is_up()\n"
+    def test_a_script_that_starts_nothing_finds_all_machines_started(self) -> None:
+        script = "a.succeed('true')\nassert b.booted\n"
         run = self.run_script(script, machines={"a": "", "b": ""})
         self.assertEqual(run.returncode, 0, run.stderr)
 

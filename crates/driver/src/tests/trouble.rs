@@ -4,8 +4,12 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 use std::thread;
 
+use snowboot_config::NodeConfig;
+
 use super::*;
+use crate::console::ConsoleWriter;
 use crate::control::TICK;
+use crate::vm::{BoxError, EndCallback, Launched, Outcome, Vm};
 
 const NO_STATUS: Execute = Execute { check_return: false, check_output: true, timeout: Some(LONG) };
 
@@ -136,4 +140,112 @@ fn a_kernel_that_panicked_and_stands_still_ends_waits() {
     }
     machine.crash().unwrap();
     machine.succeed(&["true"], None).unwrap();
+}
+
+#[test]
+fn a_machine_without_shell_does_not_hold_up_the_others() {
+    let (driver, _) = driver(&[("a", "mute"), ("b", "")], 30);
+    driver.start_together();
+    driver.machine("b").unwrap().succeed(&["true"], None).unwrap();
+    let a = driver.machine("a").unwrap();
+    assert!(a.is_booted() && !a.is_up());
+}
+
+/// Makes fakes whose building and stopping the test watches.
+struct Watched {
+    building: Mutex<mpsc::Receiver<()>>,
+    stops: Arc<Stops>,
+}
+
+#[derive(Default)]
+struct Stops {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+struct WatchedVm(Arc<dyn Vm>, Arc<Stops>);
+
+impl Launcher for Watched {
+    fn launch(
+        &self,
+        name: &str,
+        number: u8,
+        node: &NodeConfig,
+        serial: ConsoleWriter,
+    ) -> Result<Launched, BoxError> {
+        // Goes on at a message, and when no more can come.
+        let _ = lock(&self.building).recv();
+        let launched = FakeLauncher.launch(name, number, node, serial)?;
+        Ok(Launched { vm: Arc::new(WatchedVm(launched.vm, self.stops.clone())), ..launched })
+    }
+}
+
+impl Vm for WatchedVm {
+    fn start(&self) -> Result<(), BoxError> {
+        self.0.start()
+    }
+
+    fn stop(&self) {
+        let now = self.1.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.1.most.fetch_max(now, Ordering::SeqCst);
+        thread::sleep(Duration::from_millis(300));
+        self.1.now.fetch_sub(1, Ordering::SeqCst);
+        self.0.stop();
+    }
+
+    fn serial_input(&self, bytes: &[u8]) -> usize {
+        self.0.serial_input(bytes)
+    }
+
+    fn set_link(&self, nic: usize, up: bool) -> Result<(), BoxError> {
+        self.0.set_link(nic, up)
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
+        self.0.wait(timeout)
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.0.outcome()
+    }
+
+    fn on_end(&self, callback: EndCallback) {
+        self.0.on_end(callback);
+    }
+}
+
+#[test]
+fn what_is_being_started_when_the_run_ends_does_not_run_after_it() {
+    let (go_on, building) = mpsc::channel();
+    let watched = Watched { building: Mutex::new(building), stops: Arc::default() };
+    let (driver, _) = driver_on(Arc::new(watched), &[("a", "")], 600);
+    let machine = driver.machines()[0].clone();
+    thread::scope(|scope| {
+        let start = scope.spawn(|| machine.start());
+        thread::sleep(2 * TICK);
+        let finish = scope.spawn(|| driver.finish());
+        thread::sleep(2 * TICK);
+        assert!(!finish.is_finished());
+        drop(go_on);
+        finish.join().unwrap();
+        assert!(!machine.is_booted());
+        assert!(start.join().unwrap().unwrap_err().to_string().contains("finished"));
+    });
+    assert!(!machine.is_booted());
+    assert!(machine.start().is_err());
+}
+
+#[test]
+fn the_global_time_limit_stops_all_machines_at_once_and_calls_back_after_it() {
+    let (go_on, building) = mpsc::channel();
+    drop(go_on);
+    let stops = Arc::<Stops>::default();
+    let watched = Watched { building: Mutex::new(building), stops: stops.clone() };
+    let (driver, _) = driver_on(Arc::new(watched), &[("a", ""), ("b", ""), ("c", "")], 1);
+    driver.start_all().unwrap();
+    let error = driver.machines()[0].wait_for_shutdown(None);
+    assert!(matches!(error, Err(Error::GlobalTimeout(_)) | Ok(())), "{error:?}");
+    driver.finish();
+    assert!(stops.most.load(Ordering::SeqCst) > 1);
+    assert!(driver.machines().iter().all(|machine| !machine.is_booted()));
 }

@@ -94,7 +94,7 @@ class Driver:
         self._native.start_all()
 
     def start_together(self) -> None:
-        """Lets the first use of any machine start all of them and wait for their shells.
+        """Lets the first use of any machine start all of them.
 
         Without effect once something was started. The runner asks for it when a script starts nothing itself.
         """
