@@ -138,10 +138,8 @@ impl MachineHandle {
     fn unit_failed(&self, unit: &str, user: Option<&str>, message: &str) -> Error {
         let query = format!("status --no-pager --full --lines=15 {}", quote(unit));
         match self.systemctl(&query, user) {
-            Ok(status) => {
-                let output = status.output;
-                self.check_failed(message, None, Some(Reply { status: status.status, output }))
-            }
+            // Without its exit status, which is systemctl's and not that of a command of the test.
+            Ok(status) => self.check_failed_showing(message, status.output),
             Err(error) if error.failure().is_none() => error,
             Err(_) => self.check_failed(message, None, None),
         }

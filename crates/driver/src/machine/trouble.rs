@@ -76,6 +76,11 @@ impl MachineHandle {
         Error::CheckFailed(Box::new(failure))
     }
 
+    /// A check failed that has text to show, which is no command's of the test.
+    pub(crate) fn check_failed_showing(&self, message: &str, text: String) -> Error {
+        Error::CheckFailed(Box::new(Failure { output: Some(text), ..self.failure(message, None) }))
+    }
+
     pub(super) fn trouble(&self, message: &str) -> Error {
         Error::Machine { failure: Box::new(self.failure(message, None)), source: None }
     }

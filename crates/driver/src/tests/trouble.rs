@@ -143,6 +143,15 @@ fn a_kernel_that_panicked_and_stands_still_ends_waits() {
 }
 
 #[test]
+fn a_failed_unit_shows_systemds_words_and_not_its_status() {
+    let (driver, _) = driver(&[("a", "bad-unit")], 600);
+    let error = driver.machines()[0].wait_for_unit("x.service", None, LONG).unwrap_err();
+    let failure = error.failure().unwrap();
+    assert!(failure.message.contains("reached state \"failed\""), "{error}");
+    assert_eq!((failure.output.as_deref(), failure.status), (Some("broken\n"), None));
+}
+
+#[test]
 fn a_machine_without_shell_does_not_hold_up_the_others() {
     let (driver, _) = driver(&[("a", "mute"), ("b", "")], 30);
     driver.start_together();
