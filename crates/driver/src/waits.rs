@@ -18,6 +18,12 @@ use crate::shell::quote;
 /// How long waits take when the test does not say: 15 minutes, as upstream.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(900);
 
+/// How long a probe may take in a wait without time: it has to take a look. (No time would be no limit to the guest.)
+const LEAST_LOOK: Duration = Duration::from_secs(1);
+
+/// The exit status of a shell that finds no such program (POSIX, Shell Command Language, 2.8.2).
+const NOT_FOUND: i32 = 127;
+
 /// Console lines between two looks at the clock.
 const LOOKED_AT_ONCE: usize = 256;
 
@@ -29,7 +35,7 @@ impl MachineHandle {
     pub fn wait_until_succeeds(&self, command: &str, timeout: Duration) -> Result<String, Error> {
         let _block = self.nested(&format!("waiting for success: {command}"));
         let what = format!("command `{command}` did not succeed");
-        self.probe(command, timeout, &what, |reply| reply.status == 0)
+        self.probe(command, timeout, &what, |reply| reply.status == 0).map(|reply| reply.output)
     }
 
     /// Repeats a command until it ends with another status than 0; gives its output.
@@ -39,7 +45,7 @@ impl MachineHandle {
     pub fn wait_until_fails(&self, command: &str, timeout: Duration) -> Result<String, Error> {
         let _block = self.nested(&format!("waiting for failure: {command}"));
         let what = format!("command `{command}` did not fail");
-        self.probe(command, timeout, &what, |reply| reply.status != 0)
+        self.probe(command, timeout, &what, |reply| reply.status != 0).map(|reply| reply.output)
     }
 
     /// Waits until a file is there. The name goes to the guest's shell as it is, so that patterns work.
@@ -59,7 +65,7 @@ impl MachineHandle {
     pub fn wait_for_open_port(&self, port: u16, address: &str, timeout: Duration) -> Result<(), Error> {
         let _block = self.nested(&format!("waiting for TCP port {port} on {address}"));
         let what = format!("TCP port {port} on {address} did not open");
-        self.probe(&port_probe(port, address), timeout, &what, |reply| reply.status == 0).map(drop)
+        self.probe_port(port, address, timeout, &what, |status| status == 0)
     }
 
     /// Waits until nothing listens on a TCP port.
@@ -69,7 +75,7 @@ impl MachineHandle {
     pub fn wait_for_closed_port(&self, port: u16, address: &str, timeout: Duration) -> Result<(), Error> {
         let _block = self.nested(&format!("waiting for TCP port {port} on {address} to close"));
         let what = format!("TCP port {port} on {address} did not close");
-        self.probe(&port_probe(port, address), timeout, &what, |reply| reply.status != 0).map(drop)
+        self.probe_port(port, address, timeout, &what, |status| status != 0)
     }
 
     /// Waits until the console lines that no such wait has seen yet match a regular expression. The lines are joined
@@ -144,6 +150,27 @@ impl MachineHandle {
         self.succeed(&[&format!("sleep {}", time.as_secs_f64())], None).map(drop)
     }
 
+    fn probe_port(
+        &self,
+        port: u16,
+        address: &str,
+        timeout: Duration,
+        what: &str,
+        good: impl Fn(i32) -> bool,
+    ) -> Result<(), Error> {
+        let command = format!("nc -z {} {port}", quote(address));
+        let told = |reply: &Reply| reply.status == NOT_FOUND || good(reply.status);
+        let reply = self.probe(&command, timeout, what, told)?;
+        if reply.status != NOT_FOUND {
+            return Ok(());
+        }
+        let message = format!(
+            "TCP port {port} on {address} cannot be probed: the guest has no `nc` in its PATH (exit code \
+             {NOT_FOUND}); put a netcat into its image"
+        );
+        Err(self.check_failed(&message, Some(&command), Some(reply)))
+    }
+
     /// Probes until `good`, with one last look when the time is up.
     fn probe(
         &self,
@@ -151,14 +178,14 @@ impl MachineHandle {
         timeout: Duration,
         what: &str,
         good: impl Fn(&Reply) -> bool,
-    ) -> Result<String, Error> {
+    ) -> Result<Reply, Error> {
         let deadline = Instant::now().checked_add(timeout);
         let mut backoff = Backoff::new();
         loop {
             let is_last = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let reply = self.execute(command, Execute::limited(Some(timeout)))?;
+            let reply = self.execute(command, Execute::limited(Some(timeout.max(LEAST_LOOK))))?;
             if good(&reply) {
-                return Ok(reply.output);
+                return Ok(reply);
             }
             if is_last {
                 let seconds = timeout.as_secs_f64();
@@ -170,10 +197,6 @@ impl MachineHandle {
             self.control().pause(pause.min(left))?;
         }
     }
-}
-
-fn port_probe(port: u16, address: &str) -> String {
-    format!("nc -z {} {port}", quote(address))
 }
 
 /// Looks at the queued lines, in pieces between which the run may end or the time be up; what was not looked at stays

@@ -143,12 +143,33 @@ fn a_kernel_that_panicked_and_stands_still_ends_waits() {
 }
 
 #[test]
+fn a_guest_without_netcat_has_no_closed_ports() {
+    let (driver, _) = driver(&[("a", "no-nc")], 600);
+    let machine = &driver.machines()[0];
+    for error in [
+        machine.wait_for_open_port(80, "localhost", LONG).unwrap_err(),
+        machine.wait_for_closed_port(80, "localhost", LONG).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::RequestedAssertionFailed);
+        assert!(error.to_string().contains("the guest has no `nc`"), "{error}");
+    }
+}
+
+#[test]
 fn a_failed_unit_shows_systemds_words_and_not_its_status() {
     let (driver, _) = driver(&[("a", "bad-unit")], 600);
     let error = driver.machines()[0].wait_for_unit("x.service", None, LONG).unwrap_err();
     let failure = error.failure().unwrap();
     assert!(failure.message.contains("reached state \"failed\""), "{error}");
     assert_eq!((failure.output.as_deref(), failure.status), (Some("broken\n"), None));
+}
+
+#[test]
+fn a_wait_without_time_looks_once_and_does_not_hang() {
+    let (_driver, machine) = one();
+    machine.wait_until_succeeds("true", Duration::ZERO).unwrap();
+    machine.wait_until_succeeds("sleep 60", Duration::ZERO).unwrap_err();
+    assert_eq!(machine.succeed(&["sleep 0.1; echo x"], Some(Duration::ZERO)).unwrap(), "x\n");
 }
 
 #[test]
