@@ -11,6 +11,7 @@ pyo3::import_exception!(snowboot.errors, GlobalTimeout);
 pyo3::import_exception!(snowboot.errors, MachineError);
 pyo3::import_exception!(snowboot.errors, MalformedAnswer);
 pyo3::import_exception!(snowboot.errors, ManifestError);
+pyo3::import_exception!(snowboot.errors, NoShell);
 pyo3::import_exception!(snowboot.errors, RequestedAssertionFailed);
 
 /// What the driver and its machines tell each other about the run's end.
@@ -82,7 +83,8 @@ pub(crate) fn raised(py: Python<'_>, run: &Run, error: &Error) -> PyErr {
             GlobalTimeout::new_err(text)
         }
         ErrorKind::Malformed => MalformedAnswer::new_err(text),
-        ErrorKind::MachineError | ErrorKind::NoShell => MachineError::new_err(text),
+        ErrorKind::NoShell => NoShell::new_err(text),
+        ErrorKind::MachineError => MachineError::new_err(text),
     };
     match error.failure().map(|failure| describe(py, &exception, failure)) {
         Some(Err(other)) => other,

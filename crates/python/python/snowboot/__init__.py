@@ -7,6 +7,7 @@ from .errors import (
     MachineError,
     MalformedAnswer,
     ManifestError,
+    NoShell,
     RequestedAssertionFailed,
     TestScriptError,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "MachineError",
     "MalformedAnswer",
     "ManifestError",
+    "NoShell",
     "RequestedAssertionFailed",
     "TestScriptError",
     "__version__",

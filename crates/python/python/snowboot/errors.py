@@ -30,6 +30,13 @@ class MalformedAnswer(MachineError, AssertionError):
     """
 
 
+class NoShell(MachineError, RuntimeError):
+    """A machine's shell did not come up, or went away under a command.
+
+    Scripts for the NixOS test driver expect a RuntimeError here.
+    """
+
+
 class RequestedAssertionFailed(TestScriptError):
     """A check that the script asked for failed."""
 
