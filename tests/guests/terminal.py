@@ -18,6 +18,7 @@ def main() -> None:
     snowboot, toplevel, vmlinux = sys.argv[1:]
     a_vmlinux_without_initrd_panics_and_resets(snowboot, vmlinux)
     the_power_button_ends_a_machine_on_a_terminal(snowboot, toplevel)
+    print("all is well")
 
 
 def a_vmlinux_without_initrd_panics_and_resets(snowboot: str, vmlinux: str) -> None:

@@ -1,17 +1,19 @@
 //! Whole guests under test scripts, through the program that users run, in the lab.
 
-use std::fs;
-use std::path::Path;
-use std::process::Stdio;
+use std::fs::{self, File};
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::build::{self, Built};
 use crate::demo::lab;
 use crate::guest::{self, Kernel};
 use crate::host::{cache_dir, project_root};
-use crate::run::step;
 
 /// One run of `snowboot test`.
 struct Case {
@@ -87,66 +89,98 @@ const ON_A_TERMINAL: &str = "tests/guests/terminal.py";
 /// How long a case may take in the lab, in seconds. An emulated host on a busy machine needs about 100.
 const LIMIT: u32 = 600;
 
+/// Labs at the same time: one emulated CPU keeps one of the machine's busy, and each has its own memory.
+const AT_ONCE: usize = 2;
+
+/// One run in a lab of its own.
+struct Job {
+    name: &'static str,
+    command: Command,
+    status: i32,
+    said: &'static [&'static str],
+    log: PathBuf,
+}
+
 /// Runs all cases; the first that fails is the error.
 pub(crate) fn run() -> Result<()> {
     let built = build::run()?;
-    for case in CASES {
-        timed(case.name, || check(case, &built))?;
+    let mut jobs = CASES.iter().map(|case| case.job(&built)).collect::<Result<Vec<_>>>()?;
+    jobs.push(terminal_job(&built)?);
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+    let queue = Mutex::new(jobs.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let worker = || std::iter::from_fn(next).try_for_each(|job| job.run());
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE.min(cpus)).map(|_| scope.spawn(worker)).collect();
+        let ended =
+            workers.into_iter().map(|it| it.join().unwrap_or_else(|_| Err(anyhow!("A worker panicked"))));
+        // All are waited for: a lab that still runs would disturb whatever comes next.
+        ended.fold(Ok(()), Result::and)
+    })
+}
+
+/// An empty folder for a test's files.
+fn folder_for(name: &str) -> Result<PathBuf> {
+    let folder = cache_dir().join("tests").join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("Cannot empty {}", folder.display()))?;
     }
-    timed("terminal", || check_terminal(&built))
+    fs::create_dir_all(&folder).with_context(|| format!("Cannot make the folder {}", folder.display()))?;
+    Ok(folder)
 }
 
-fn timed(name: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
-    let start = Instant::now();
-    eprintln!("==> guests: {name}");
-    check()?;
-    eprintln!("    guests: {name}: {:.1} s", start.elapsed().as_secs_f64());
-    Ok(())
-}
-
-fn check_terminal(built: &Built) -> Result<()> {
+fn terminal_job(built: &Built) -> Result<Job> {
     let name = "machine1".to_owned();
     let guests = guest::make(Kernel::Generic, &[name.clone(), "machine2".to_owned()], &[])?;
     let mut command = lab(LIMIT)?;
     command.arg("python3").arg(project_root().join(ON_A_TERMINAL));
     command.arg(&built.program).arg(guests.folder.join(name)).arg(guest::vmlinux(Kernel::Generic)?);
-    step("snowboot run on a terminal", &mut command)
+    let log = folder_for("terminal")?.join("log");
+    Ok(Job { name: "terminal", command, status: 0, said: &["all is well"], log })
 }
 
-fn check(case: &Case, built: &Built) -> Result<()> {
-    let folder = cache_dir().join("tests").join(case.name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("Cannot empty {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("Cannot make the folder {}", folder.display()))?;
-    let manifest = folder.join("test.toml");
-    fs::write(&manifest, manifest_text(case)?)
-        .with_context(|| format!("Cannot write {}", manifest.display()))?;
-    let output = lab(LIMIT)?
-        .arg(&built.program)
-        .arg("test")
-        .arg(&manifest)
-        .arg("-o")
-        .arg(&folder)
-        .stdin(Stdio::null())
-        .output()
-        .context("Cannot run the lab")?;
-    let log = folder.join("log");
-    fs::write(&log, &output.stderr).with_context(|| format!("Cannot write {}", log.display()))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    if output.status.code() != Some(case.status) {
-        return wrong(case, &log, &text, &format!("it ended with {}, not {}", output.status, case.status));
-    }
-    match case.said.iter().find(|said| !text.contains(*said)) {
-        Some(said) => wrong(case, &log, &text, &format!("it never said `{said}`")),
-        None => Ok(()),
+impl Case {
+    fn job(&self, built: &Built) -> Result<Job> {
+        let folder = folder_for(self.name)?;
+        let manifest = folder.join("test.toml");
+        fs::write(&manifest, manifest_text(self)?)
+            .with_context(|| format!("Cannot write {}", manifest.display()))?;
+        let mut command = lab(LIMIT)?;
+        command.arg(&built.program).arg("test").arg(&manifest).arg("-o").arg(&folder);
+        let log = folder.join("log");
+        Ok(Job { name: self.name, command, status: self.status, said: self.said, log })
     }
 }
 
-fn wrong(case: &Case, log: &Path, text: &str, why: &str) -> Result<()> {
-    let lines: Vec<&str> = text.lines().collect();
-    let shown = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n    ");
-    bail!("The guest test {} failed: {why}\n    {shown}\nAll of it is in {}", case.name, log.display())
+impl Job {
+    fn run(mut self) -> Result<()> {
+        let start = Instant::now();
+        eprintln!("==> guests: {}", self.name);
+        let log = File::create(&self.log).with_context(|| format!("Cannot write {}", self.log.display()))?;
+        let output = log.try_clone()?;
+        let command = self.command.stdin(Stdio::null()).stdout(output).stderr(log);
+        let status = command.status().context("Cannot run the lab")?;
+        let text = fs::read(&self.log).with_context(|| format!("Cannot read {}", self.log.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        if status.code() != Some(self.status) {
+            return self.wrong(&text, &format!("it ended with {status}, not {}", self.status));
+        }
+        if let Some(said) = self.said.iter().find(|said| !text.contains(*said)) {
+            return self.wrong(&text, &format!("it never said `{said}`"));
+        }
+        eprintln!("    guests: {}: {:.1} s", self.name, start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn wrong(&self, text: &str, why: &str) -> Result<()> {
+        let lines: Vec<&str> = text.lines().collect();
+        let shown = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n    ");
+        bail!(
+            "The guest test {} failed: {why}\n    {shown}\nAll of it is in {}",
+            self.name,
+            self.log.display()
+        )
+    }
 }
 
 fn manifest_text(case: &Case) -> Result<String> {
