@@ -147,7 +147,10 @@ pub(crate) fn enumerate(ecam: usize) -> Result<Vec<Function>> {
 pub(crate) fn move_bars(functions: &[Function]) -> Result {
     for function in functions {
         function.move_to(function.bar_value ^ ELSEWHERE)?;
-        ensure(function.reads_as_nothing(), format_args!("something is where 00:{:02x}.0 was", function.number))?;
+        ensure(
+            function.reads_as_nothing(),
+            format_args!("something is where 00:{:02x}.0 was", function.number),
+        )?;
         function.move_to(function.bar_value)?;
     }
     for pair in functions.windows(2) {
