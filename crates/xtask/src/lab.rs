@@ -102,7 +102,7 @@ pub(crate) fn run_agent() -> Result<ExitCode> {
 
 /// The CPU's flag and not the device's existence: some machines have a `/dev/kvm` that emulates instructions and boots
 /// no real kernel.
-fn has_hardware_virtualization() -> bool {
+pub(crate) fn has_hardware_virtualization() -> bool {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     has_flag(&cpus) && fs::File::options().read(true).write(true).open("/dev/kvm").is_ok()
 }
