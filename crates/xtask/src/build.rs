@@ -36,24 +36,42 @@ pub(crate) fn python_for_tests() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Where Python keeps what it compiled.
+const CACHE: &str = "__pycache__";
+
 /// Where cargo puts what it builds: this very program is there.
 fn profile_folder() -> Result<PathBuf> {
     let program = std::env::current_exe().context("Cannot tell where this program is")?;
     Ok(program.parent().context("This program is in no folder")?.to_owned())
 }
 
-/// Puts the package's Python files and its native part together in `folder`. An interpreter that has the old native
-/// part mapped keeps it: files are replaced, not written over.
+/// Puts the Python files and the native part together in `folder`. An interpreter that has the old native part mapped
+/// keeps it: files are replaced, not written over.
 fn assemble(folder: &Path, native: &Path) -> Result<()> {
-    let source = project_root().join("crates/python/python/snowboot");
-    let package = folder.join("snowboot");
-    fs::create_dir_all(&package).with_context(|| format!("Cannot make the folder {}", package.display()))?;
-    for entry in fs::read_dir(&source).with_context(|| format!("Cannot list {}", source.display()))? {
-        let path = entry?.path();
-        let Some(name) = path.file_name().filter(|_| path.is_file()) else { continue };
-        replace(&path, &package.join(name))?;
+    copy_sources(&project_root().join("crates/python/python"), folder)?;
+    replace(native, &folder.join("snowboot/_native.so"))
+}
+
+/// Copies a folder's files, and removes those that are no longer in it: a stale module would hide that one is missing.
+fn copy_sources(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("Cannot make the folder {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("Cannot list {}", from.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        match entry.file_type()?.is_dir() {
+            true if name == CACHE => {}
+            true => copy_sources(&entry.path(), &to.join(name))?,
+            false => replace(&entry.path(), &to.join(name))?,
+        }
     }
-    replace(native, &package.join("_native.so"))
+    for entry in fs::read_dir(to).with_context(|| format!("Cannot list {}", to.display()))? {
+        let path = entry?.path();
+        let is_source = path.extension().is_some_and(|it| it == "py" || it == "pyi");
+        if is_source && path.file_name().is_some_and(|name| !from.join(name).exists()) {
+            fs::remove_file(&path).with_context(|| format!("Cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn replace(from: &Path, to: &Path) -> Result<()> {

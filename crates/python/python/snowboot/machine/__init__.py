@@ -1,0 +1,31 @@
+"""Machines, with the names that NixOS test scripts use.
+
+What a machine can do is in one class per subject; `Machine` is all of them.
+"""
+
+from __future__ import annotations
+
+from .commands import Commands
+from .console import Console
+from .network import Network
+from .power import Power
+from .units import Units
+from .waits import Waits
+
+__all__ = ["Machine"]
+
+
+class Machine(
+    Commands,
+    Console,
+    Network,
+    Power,
+    Units,
+    Waits,
+):
+    """A virtual machine.
+
+    A machine is off until it is started or given a command. Commands run as root in the guest, one at a time, with
+    `set -euo pipefail`; their standard error is among the console lines. Durations are timedeltas or seconds.
+    Texts may be paths and numbers too, and ports may be texts.
+    """
