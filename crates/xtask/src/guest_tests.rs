@@ -21,15 +21,39 @@ struct Case {
     name: &'static str,
     script: &'static str,
     kernel: Kernel,
+    /// More Debian packages in the guests. Cases with the same ones share a root image.
+    with: &'static [&'static str],
     machines: &'static [&'static str],
+    /// The VLANs of machines that are not on VLAN 1 alone.
+    vlans: &'static [(&'static str, &'static [u8])],
     vcpus: u8,
     memory: &'static str,
-    /// Whether each machine has a data disk of 64 MiB besides its root.
+    /// Whether each machine has a data disk besides its root, and how large it is in MiB.
     data_disk: bool,
+    data_mib: u32,
+    /// How long it may take in the lab, in seconds.
+    limit: u32,
     status: i32,
     /// What must be on the standard error.
     said: &'static [&'static str],
 }
+
+/// What most cases have.
+const CASE: Case = Case {
+    name: "",
+    script: "",
+    kernel: Kernel::Cloud,
+    with: &[],
+    machines: &["machine"],
+    vlans: &[],
+    vcpus: 1,
+    memory: "256M",
+    data_disk: false,
+    data_mib: 64,
+    limit: LIMIT,
+    status: 0,
+    said: &[],
+};
 
 const CASES: &[Case] = &[
     Case {
@@ -42,6 +66,7 @@ const CASES: &[Case] = &[
         data_disk: false,
         status: 0,
         said: &["test ping-small passed in", "the VMM adds"],
+        ..CASE
     },
     Case {
         name: "basics",
@@ -53,6 +78,7 @@ const CASES: &[Case] = &[
         data_disk: true,
         status: 0,
         said: &["subtest: a power cut keeps what was flushed", "machine: the machine powered off"],
+        ..CASE
     },
     Case {
         name: "network-large",
@@ -64,6 +90,7 @@ const CASES: &[Case] = &[
         data_disk: false,
         status: 0,
         said: &["machine1: the machine powered off", "machine2: the machine was stopped by the driver"],
+        ..CASE
     },
     Case {
         name: "panic",
@@ -81,13 +108,16 @@ const CASES: &[Case] = &[
             "last console lines",
             "Kernel panic - not syncing: sysrq triggered crash",
         ],
+        ..CASE
     },
 ];
 
-/// A script that drives `snowboot run` itself; see there for its arguments.
+/// The test that drives `snowboot run` itself.
+const TERMINAL: &str = "terminal";
+/// Its script; see there for its arguments.
 const ON_A_TERMINAL: &str = "tests/guests/terminal.py";
 
-/// How long a case may take in the lab, in seconds. An emulated host on a busy machine needs about 100.
+/// How long most cases may take in the lab, in seconds. An emulated host on a busy machine needs about 100.
 const LIMIT: u32 = 600;
 
 /// How it looks when QEMU's emulation of AMD-V leaves a vCPU with a wrong GS base: the kernel faults in its exception entry,
@@ -109,11 +139,20 @@ struct Job {
     log: PathBuf,
 }
 
-/// Runs all cases; the first that fails is the error.
-pub(crate) fn run() -> Result<()> {
+/// Runs the cases with these names, or all when none is named; the first that fails is the error.
+pub(crate) fn run(only: &[String]) -> Result<()> {
+    let is_wanted = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
+    if let Some(unknown) =
+        only.iter().find(|it| *it != TERMINAL && !CASES.iter().any(|case| case.name == **it))
+    {
+        bail!("There is no guest test `{unknown}`");
+    }
     let built = build::run()?;
-    let mut jobs = CASES.iter().map(|case| case.job(&built)).collect::<Result<Vec<_>>>()?;
-    jobs.push(terminal_job(&built)?);
+    let wanted = CASES.iter().filter(|case| is_wanted(case.name));
+    let mut jobs = wanted.map(|case| case.job(&built)).collect::<Result<Vec<_>>>()?;
+    if is_wanted(TERMINAL) {
+        jobs.push(terminal_job(&built)?);
+    }
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     let queue = Mutex::new(jobs.into_iter());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -143,8 +182,8 @@ fn terminal_job(built: &Built) -> Result<Job> {
     let mut command = in_lab(LIMIT)?;
     command.arg("python3").arg(project_root().join(ON_A_TERMINAL));
     command.arg(&built.program).arg(guests.folder.join(name)).arg(guest::vmlinux(Kernel::Generic)?);
-    let log = folder_for("terminal")?.join("log");
-    Ok(Job { name: "terminal", command, status: 0, said: &["all is well"], log })
+    let log = folder_for(TERMINAL)?.join("log");
+    Ok(Job { name: TERMINAL, command, status: 0, said: &["all is well"], log })
 }
 
 impl Case {
@@ -153,7 +192,7 @@ impl Case {
         let manifest = folder.join("test.toml");
         fs::write(&manifest, manifest_text(self)?)
             .with_context(|| format!("Cannot write {}", manifest.display()))?;
-        let mut command = in_lab(LIMIT)?;
+        let mut command = in_lab(self.limit)?;
         command.arg(&built.program).arg("test").arg(&manifest).arg("-o").arg(&folder);
         let log = folder.join("log");
         Ok(Job { name: self.name, command, status: self.status, said: self.said, log })
@@ -209,20 +248,24 @@ impl Job {
 
 fn manifest_text(case: &Case) -> Result<String> {
     let names: Vec<String> = case.machines.iter().map(ToString::to_string).collect();
-    let guests = guest::make(case.kernel, &names, &[])?;
+    let with: Vec<String> = case.with.iter().map(ToString::to_string).collect();
+    let guests = guest::make(case.kernel, &names, &with)?;
     let script = project_root().join(case.script);
-    let mut text = format!("name = {:?}\nscript = {script:?}\nglobal-timeout = {LIMIT}\n", case.name);
+    let mut text = format!("name = {:?}\nscript = {script:?}\nglobal-timeout = {}\n", case.name, case.limit);
     for name in case.machines {
         let toplevel = guests.folder.join(name);
         let root = toplevel.join("root.erofs");
+        let vlans =
+            case.vlans.iter().find(|(machine, _)| machine == name).map_or(&[1][..], |(_, vlans)| vlans);
         text.push_str(&format!(
-            "\n[machines.{name}]\ntoplevel = {toplevel:?}\nvcpus = {}\nmemory = {:?}\n\
+            "\n[machines.{name}]\ntoplevel = {toplevel:?}\nvcpus = {}\nmemory = {:?}\nvlans = {vlans:?}\n\
              [[machines.{name}.disks]]\npath = {root:?}\nread-only = true\nserial = \"root\"\n",
             case.vcpus, case.memory,
         ));
         if case.data_disk {
             text.push_str(&format!(
-                "[[machines.{name}.disks]]\npath = \"{name}.img\"\ncreate-mib = 64\nserial = \"data\"\n"
+                "[[machines.{name}.disks]]\npath = \"{name}.img\"\ncreate-mib = {}\nserial = \"data\"\n",
+                case.data_mib,
             ));
         }
     }

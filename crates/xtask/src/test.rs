@@ -19,6 +19,9 @@ pub(crate) struct Args {
     /// Only these groups of checks; all of them when none is named
     #[arg(value_enum)]
     only: Vec<Group>,
+    /// Of the tests with whole guests only these
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    guest_tests: Vec<String>,
 }
 
 /// Groups of checks, from the quickest to the dearest.
@@ -39,7 +42,7 @@ enum Group {
 }
 
 impl Group {
-    fn run(self) -> Result<()> {
+    fn run(self, args: &Args) -> Result<()> {
         match self {
             Self::Lint => lint(),
             Self::Unit => step("unit tests", &mut cargo(&["test", "--quiet", "--workspace"])),
@@ -49,7 +52,7 @@ impl Group {
             }
             Self::Python => python(),
             Self::Platform => platform(),
-            Self::Guests => guest_tests::run(),
+            Self::Guests => guest_tests::run(&args.guest_tests),
         }
     }
 }
@@ -60,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ensure_packages(PACKAGES)?;
     for group in Group::value_variants() {
         if args.only.is_empty() || args.only.contains(group) {
-            group.run()?;
+            group.run(args)?;
         }
     }
     eprintln!("==> green, after {:.0} s", start.elapsed().as_secs_f64());
