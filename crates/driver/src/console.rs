@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::control::{Pace, TICK, lock};
 use crate::error::Error;
-use crate::log::{Event, Logger};
+use crate::event::Event;
+use crate::log::Logger;
 
 /// Bytes of console text kept for [`ConsoleLog::text`]. A boot writes less than 1 MiB; the cap is against a guest that
 /// writes without end.
@@ -276,7 +277,7 @@ fn reset_after(said: &str) -> Option<Duration> {
 
 /// A console line without carriage returns, terminal escape sequences and control characters, so that a guest cannot
 /// steer the terminal that it is shown on.
-fn clean(line: &[u8]) -> String {
+pub(crate) fn clean(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut cleaned = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();

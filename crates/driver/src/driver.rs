@@ -11,7 +11,8 @@ use snowboot_config::Manifest;
 use crate::backoff::Backoff;
 use crate::control::{Control, Ended, InterruptHook, lock};
 use crate::error::{Error, ErrorKind};
-use crate::log::{Block, Level, Logger, Sink};
+use crate::event::{Event, Level, RunError, Sink};
+use crate::log::{Block, Logger};
 use crate::machine::MachineHandle;
 use crate::memory::{self, MemoryUse};
 use crate::report::Report;
@@ -68,6 +69,10 @@ impl Driver {
             })
             .collect();
         let limit = Duration::from_secs(manifest.global_timeout);
+        log.event(Event::RunBegin {
+            name: Some(manifest.name.clone()),
+            machines: machines.iter().map(|machine| Arc::from(machine.name())).collect(),
+        });
         let timer =
             Timer::start(limit, control.clone(), machines.clone(), log.clone(), options.on_global_timeout)?;
         Ok(Self {
@@ -209,6 +214,18 @@ impl Driver {
             self.machines.iter().any(MachineHandle::is_booted).then(|| self.log.block(None, "cleanup"));
         stop_all(&self.machines);
         drop(block);
+        self.log.flush();
+    }
+
+    /// Tells reports how the script ended; the machines' end follows.
+    pub fn script_ended(&self, error: Option<RunError>) {
+        self.log.event(Event::ScriptEnd { error: error.map(Arc::new) });
+        self.log.flush();
+    }
+
+    /// Tells reports how the run ended: its exit status, and what made it fail. Nothing may be logged after this.
+    pub fn run_ended(&self, status: i32, error: Option<RunError>) {
+        self.log.event(Event::RunEnd { status, error: error.map(Arc::new) });
         self.log.flush();
     }
 

@@ -1,10 +1,10 @@
 //! The run's log, as events that sinks turn into text, XML or JSON.
 //!
-//! Events go through one queue to one thread, so that they are in one order, a vCPU thread never waits for a terminal, and
-//! sinks need no locks. The queue is bounded: who works for the test waits a while for room, console lines that find none
-//! are left out and counted (the machine's own console text has them). A sink that takes nothing any more, such as a
-//! terminal's pager that nobody reads, costs lines of the log and never holds up the run. The thread ends with the last
-//! [`Logger`], or when its sink lets go of it.
+//! Events go through a queue to a thread, so that they are in one order, a vCPU thread never waits for a terminal, and
+//! sinks need no locks. Sinks that may stall share a queue and a thread, the others share another. A queue is bounded: who
+//! works for the test waits a while for room, console lines that find none are left out and counted (the machine's own
+//! console text has them). A sink that takes nothing any more, such as a terminal's pager that nobody reads, costs lines
+//! of the log and never holds up the run. The threads end with the last [`Logger`], or when their sinks let go of it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::control::{TICK, lock};
+use crate::event::{BlockInfo, Event, Level, Record, Sink, Step};
 
 /// Events waiting for the sinks, at most.
 const QUEUE_CAP: usize = 20_000;
@@ -22,112 +23,35 @@ const QUEUE_CAP: usize = 20_000;
 /// How long the run waits for a sink: for room, at a flush, at the log's end. A sink that needs longer has got stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How much an event matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// For those who look for a fault in the driver.
-    Debug,
-    /// What the test does.
-    Info,
-    /// Something is odd.
-    Warning,
-    /// Something failed.
-    Error,
-}
-
-impl std::str::FromStr for Level {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "debug" => Ok(Self::Debug),
-            "info" => Ok(Self::Info),
-            "warning" => Ok(Self::Warning),
-            "error" => Ok(Self::Error),
-            _ => Err(format!("Log level `{text}` is not one of debug, info, warning, error")),
-        }
-    }
-}
-
-/// Something that happened in the run.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// A block of work begins.
-    Begin {
-        /// Its number, unique in the run.
-        id: u64,
-        /// The block of the same thread that it is in.
-        parent: Option<u64>,
-        /// Whether it is a subtest: a test case of its own in a report.
-        subtest: bool,
-        /// The machine that it is about.
-        machine: Option<Arc<str>>,
-        /// What is done.
-        text: String,
-        /// When, by the wall clock.
-        at: SystemTime,
-    },
-    /// A block of work is done.
-    End {
-        /// Its number.
-        id: u64,
-        /// What was done.
-        text: String,
-        /// How long it took.
-        took: Duration,
-        /// Why it failed, if it did.
-        failure: Option<String>,
-    },
-    /// A line of the driver or the test.
-    Line {
-        /// How much it matters.
-        level: Level,
-        /// The machine that it is about.
-        machine: Option<Arc<str>>,
-        /// The line.
-        text: String,
-    },
-    /// A line of a machine's console, cleaned of control characters.
-    Console {
-        /// The machine.
-        machine: Arc<str>,
-        /// The line.
-        text: String,
-    },
-}
-
-/// Takes events, on the log's thread.
-pub trait Sink: Send {
-    /// One event. `serial` is false while console lines are to be kept off the screen.
-    fn event(&mut self, event: &Event, serial: bool);
-
-    /// All events so far have been given; what is buffered should be written out.
-    fn flush(&mut self) {}
-}
-
 /// A handle on the run's log. Clones share it.
 #[derive(Clone)]
 pub struct Logger(Arc<Handle>);
 
 struct Handle {
-    shared: Arc<Shared>,
+    workers: Vec<Worker>,
     next_block: AtomicU64,
+    serial: AtomicBool,
+    began: Instant,
+    began_wall: SystemTime,
+}
+
+struct Worker {
+    shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What a worker's thread and those who log have in common.
 struct Shared {
     queue: Mutex<Queue>,
     /// Something was queued, or the log is closed.
     filled: Condvar,
     /// Something was taken or written, or the thread has ended.
     taken: Condvar,
-    serial: AtomicBool,
 }
 
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<Event>,
+    events: VecDeque<Record>,
     busy: bool,
     closed: bool,
     /// The thread has written everything and ended.
@@ -146,28 +70,22 @@ struct Lost {
 
 thread_local! {
     /// The blocks that this thread is in.
-    static BLOCKS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static BLOCKS: RefCell<Vec<Arc<BlockInfo>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Logger {
     /// A log that writes to these sinks.
     #[must_use]
     pub fn new(sinks: Vec<Box<dyn Sink>>) -> Self {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            filled: Condvar::new(),
-            taken: Condvar::new(),
+        let (stalling, steady): (Vec<_>, Vec<_>) = sinks.into_iter().partition(|sink| sink.may_stall());
+        let groups = [steady, stalling].into_iter().filter(|group| !group.is_empty());
+        Self(Arc::new(Handle {
+            workers: groups.map(Worker::start).collect(),
+            next_block: AtomicU64::new(1),
             serial: AtomicBool::new(true),
-        });
-        let worker = shared.clone();
-        let thread =
-            std::thread::Builder::new().name("snowboot-log".into()).spawn(move || worker.run(sinks)).ok();
-        {
-            let mut queue = lock(&shared.queue);
-            queue.closed = thread.is_none();
-            queue.done |= thread.is_none();
-        }
-        Self(Arc::new(Handle { shared, next_block: AtomicU64::new(1), thread: Mutex::new(thread) }))
+            began: Instant::now(),
+            began_wall: SystemTime::now(),
+        }))
     }
 
     /// A log that nobody reads.
@@ -178,7 +96,18 @@ impl Logger {
 
     /// Writes a line.
     pub fn line(&self, level: Level, machine: Option<&Arc<str>>, text: impl Into<String>) {
-        self.put(Event::Line { level, machine: machine.cloned(), text: text.into() });
+        let block = BLOCKS.try_with(|blocks| blocks.borrow().last().cloned()).ok().flatten();
+        self.put(Event::Line { level, machine: machine.cloned(), block, text: text.into() });
+    }
+
+    /// Notes an event of the run or of a machine.
+    pub(crate) fn event(&self, event: Event) {
+        self.put(event);
+    }
+
+    /// Notes a step in the life of a machine.
+    pub(crate) fn step(&self, machine: &Arc<str>, step: Step) {
+        self.put(Event::Machine { machine: machine.clone(), step });
     }
 
     /// Begins a block, which ends when the returned value is dropped.
@@ -190,66 +119,52 @@ impl Logger {
     /// Begins a subtest.
     #[must_use]
     pub fn subtest(&self, name: &str) -> Block {
-        self.begin(None, format!("subtest: {name}"), true)
+        self.begin(None, name.to_owned(), true)
     }
 
     /// Shows console lines on the terminal, or not.
     pub fn set_serial(&self, on: bool) {
-        self.0.shared.serial.store(on, Ordering::Relaxed);
+        self.0.serial.store(on, Ordering::Relaxed);
     }
 
     /// Returns when the sinks have everything that was logged before, or after 2 s when a sink is stuck.
     pub fn flush(&self) {
-        drop(self.0.shared.wait_while(|queue| !queue.closed && (queue.busy || !queue.events.is_empty())));
+        for worker in &self.0.workers {
+            let is_busy = |queue: &Queue| !queue.closed && (queue.busy || !queue.events.is_empty());
+            drop(worker.shared.wait_while(is_busy));
+        }
     }
 
     fn begin(&self, machine: Option<&Arc<str>>, text: String, subtest: bool) -> Block {
         let id = self.0.next_block.fetch_add(1, Ordering::Relaxed);
-        let parent = BLOCKS.with_borrow_mut(|blocks| {
-            let parent = blocks.last().copied();
-            blocks.push(id);
-            parent
+        let info = BLOCKS.with_borrow_mut(|blocks| {
+            let parent = blocks.last().map(|block| block.id);
+            let (depth, machine) = (blocks.len(), machine.cloned());
+            let info = Arc::new(BlockInfo { id, parent, depth, subtest, machine, text });
+            blocks.push(info.clone());
+            info
         });
-        let shown = self.put(Event::Begin {
-            id,
-            parent,
-            subtest,
-            machine: machine.cloned(),
-            text: text.clone(),
-            at: SystemTime::now(),
-        });
-        Block { log: self.clone(), id, text, since: Instant::now(), failure: None, shown }
+        let shown = self.put(Event::Begin(info.clone()));
+        Block { log: self.clone(), info, since: Instant::now(), failure: None, shown }
     }
 
-    /// Queues an event of the test, waiting a while for room. False when it found none.
+    fn record(&self, event: Event) -> Record {
+        let since = self.0.began.elapsed();
+        let wall = self.0.began_wall.checked_add(since).unwrap_or(self.0.began_wall);
+        Record { since, wall, serial: self.0.serial.load(Ordering::Relaxed), event }
+    }
+
+    /// Queues an event of the test, waiting a while for room. False when no queue had any.
     fn put(&self, event: Event) -> bool {
-        let shared = &self.0.shared;
-        let has_room = |queue: &Queue| queue.closed || queue.events.len() < QUEUE_CAP;
-        let mut queue = shared.wait_while(|queue| !queue.stuck && !has_room(queue));
-        if queue.closed {
-            return false;
-        }
-        if !has_room(&queue) {
-            queue.stuck = true;
-            queue.lost.lines = queue.lost.lines.saturating_add(1);
-            return false;
-        }
-        queue.events.push_back(event);
-        drop(queue);
-        shared.filled.notify_one();
-        true
+        let record = self.record(event);
+        let queued = self.0.workers.iter().filter(|worker| worker.shared.put(record.clone()));
+        queued.count() > 0
     }
 
     /// Queues a console line if there is room.
     pub(crate) fn console(&self, event: Event) {
-        let mut queue = lock(&self.0.shared.queue);
-        if queue.events.len() >= QUEUE_CAP {
-            queue.lost.console = queue.lost.console.saturating_add(1);
-            return;
-        }
-        queue.events.push_back(event);
-        drop(queue);
-        self.0.shared.filled.notify_one();
+        let record = self.record(event);
+        self.0.workers.iter().for_each(|worker| worker.shared.put_console(record.clone()));
     }
 }
 
@@ -261,6 +176,27 @@ impl fmt::Debug for Logger {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.workers.iter().for_each(Worker::close);
+    }
+}
+
+impl Worker {
+    fn start(sinks: Vec<Box<dyn Sink>>) -> Self {
+        let shared =
+            Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), taken: Condvar::new() });
+        let worker = shared.clone();
+        let thread =
+            std::thread::Builder::new().name("snowboot-log".into()).spawn(move || worker.run(sinks)).ok();
+        {
+            let mut queue = lock(&shared.queue);
+            queue.closed = thread.is_none();
+            queue.done |= thread.is_none();
+        }
+        Self { shared, thread: Mutex::new(thread) }
+    }
+
+    /// Ends it when everything is written, or when it is stuck.
+    fn close(&self) {
         lock(&self.shared.queue).closed = true;
         self.shared.filled.notify_one();
         let thread = lock(&self.thread).take();
@@ -276,14 +212,16 @@ impl Drop for Handle {
 
 impl Shared {
     fn run(&self, mut sinks: Vec<Box<dyn Sink>>) {
-        while let Some((events, lost)) = self.take() {
-            let serial = self.serial.load(Ordering::Relaxed);
-            for event in &events {
-                sinks.iter_mut().for_each(|sink| sink.event(event, serial));
+        while let Some((records, lost)) = self.take() {
+            for record in &records {
+                sinks.iter_mut().for_each(|sink| sink.record(record));
             }
             for text in lost.notes() {
-                let event = Event::Line { level: Level::Warning, machine: None, text };
-                sinks.iter_mut().for_each(|sink| sink.event(&event, serial));
+                // As old as the last that found room.
+                let Some(last) = records.back() else { break };
+                let event = Event::Line { level: Level::Warning, machine: None, block: None, text };
+                let record = Record { event, ..last.clone() };
+                sinks.iter_mut().for_each(|sink| sink.record(&record));
             }
             sinks.iter_mut().for_each(|sink| sink.flush());
             lock(&self.queue).busy = false;
@@ -292,6 +230,34 @@ impl Shared {
         drop(sinks);
         lock(&self.queue).done = true;
         self.taken.notify_all();
+    }
+
+    fn put(&self, record: Record) -> bool {
+        let has_room = |queue: &Queue| queue.closed || queue.events.len() < QUEUE_CAP;
+        let mut queue = self.wait_while(|queue| !queue.stuck && !has_room(queue));
+        if queue.closed {
+            return false;
+        }
+        if !has_room(&queue) {
+            queue.stuck = true;
+            queue.lost.lines = queue.lost.lines.saturating_add(1);
+            return false;
+        }
+        queue.events.push_back(record);
+        drop(queue);
+        self.filled.notify_one();
+        true
+    }
+
+    fn put_console(&self, record: Record) {
+        let mut queue = lock(&self.queue);
+        if queue.events.len() >= QUEUE_CAP {
+            queue.lost.console = queue.lost.console.saturating_add(1);
+            return;
+        }
+        queue.events.push_back(record);
+        drop(queue);
+        self.filled.notify_one();
     }
 
     /// Waits while the queue is so, but not for ever.
@@ -310,7 +276,7 @@ impl Shared {
     }
 
     /// Everything that is queued; waits for something. `None` when the log is closed and empty.
-    fn take(&self) -> Option<(VecDeque<Event>, Lost)> {
+    fn take(&self) -> Option<(VecDeque<Record>, Lost)> {
         let mut queue = lock(&self.queue);
         loop {
             if !queue.events.is_empty() {
@@ -342,8 +308,7 @@ impl Lost {
 #[derive(Debug)]
 pub struct Block {
     log: Logger,
-    id: u64,
-    text: String,
+    info: Arc<BlockInfo>,
     since: Instant,
     failure: Option<String>,
     /// Its beginning is in the log.
@@ -360,14 +325,13 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         // Blocks may end on another thread or out of order, so remove by number.
-        let _ = BLOCKS.try_with(|blocks| blocks.borrow_mut().retain(|id| *id != self.id));
+        let _ = BLOCKS.try_with(|blocks| blocks.borrow_mut().retain(|info| info.id != self.info.id));
         // The end of what never began would confuse reports.
         if !self.shown {
             return;
         }
         self.log.put(Event::End {
-            id: self.id,
-            text: std::mem::take(&mut self.text),
+            block: self.info.clone(),
             took: self.since.elapsed(),
             failure: self.failure.take(),
         });
@@ -381,8 +345,8 @@ mod tests {
     struct Keep(Arc<Mutex<Vec<Event>>>);
 
     impl Sink for Keep {
-        fn event(&mut self, event: &Event, _: bool) {
-            lock(&self.0).push(event.clone());
+        fn record(&mut self, record: &Record) {
+            lock(&self.0).push(record.event.clone());
         }
     }
 
@@ -393,31 +357,39 @@ mod tests {
         {
             let _outer = log.subtest("outer");
             let mut inner = log.block(None, "inner");
+            log.line(Level::Info, None, "in it");
             inner.fail("no");
         }
         log.flush();
         let events = lock(&events);
         let [
-            Event::Begin { id: outer, parent: None, subtest: true, .. },
-            Event::Begin { parent, subtest: false, .. },
+            Event::Begin(outer),
+            Event::Begin(inner),
+            Event::Line { block: Some(around), .. },
             Event::End { failure: Some(why), .. },
-            Event::End { failure: None, id, .. },
+            Event::End { failure: None, block, .. },
         ] = events.as_slice()
         else {
             panic!("{events:?}")
         };
-        assert_eq!((parent, why.as_str(), id), (&Some(*outer), "no", outer));
+        assert_eq!((inner.parent, inner.depth, inner.subtest), (Some(outer.id), 1, false));
+        assert_eq!((outer.parent, outer.depth, outer.subtest), (None, 0, true));
+        assert_eq!((why.as_str(), block.id, around.id), ("no", outer.id, inner.id));
     }
 
     /// Takes nothing while the first lock is held.
     struct Stuck(Arc<Mutex<()>>, Arc<Mutex<Vec<String>>>);
 
     impl Sink for Stuck {
-        fn event(&mut self, event: &Event, _: bool) {
+        fn record(&mut self, record: &Record) {
             drop(lock(&self.0));
-            if let Event::Line { text, .. } = event {
+            if let Event::Line { text, .. } = &record.event {
                 lock(&self.1).push(text.clone());
             }
+        }
+
+        fn may_stall(&self) -> bool {
+            true
         }
     }
 
@@ -445,6 +417,45 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(is_told(), "{:?}", lock(&lines).last());
+    }
+
+    #[test]
+    fn a_stuck_sink_keeps_nothing_from_the_others() {
+        let (gate, events) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Vec::new())));
+        let held = lock(&gate);
+        let log =
+            Logger::new(vec![Box::new(Stuck(gate.clone(), Arc::default())), Box::new(Keep(events.clone()))]);
+        for number in 0..10 {
+            log.line(Level::Info, None, number.to_string());
+            let until = Instant::now() + Duration::from_secs(60);
+            while lock(&events).len() <= number && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            assert_eq!(lock(&events).len(), number + 1);
+        }
+        drop(held);
+    }
+
+    #[test]
+    fn times_count_from_the_logs_beginning_and_go_on() {
+        struct Times(Arc<Mutex<Vec<(Duration, SystemTime)>>>);
+        impl Sink for Times {
+            fn record(&mut self, record: &Record) {
+                lock(&self.0).push((record.since, record.wall));
+            }
+        }
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let before = SystemTime::now();
+        let log = Logger::new(vec![Box::new(Times(times.clone()))]);
+        log.line(Level::Info, None, "a");
+        std::thread::sleep(Duration::from_millis(5));
+        log.console(Event::Console { machine: "m".into(), text: "x".into() });
+        log.flush();
+        let times = lock(&times);
+        let [(first, wall), (second, later)] = times.as_slice() else { panic!("{times:?}") };
+        assert!(*second >= *first + Duration::from_millis(5) && *second < Duration::from_secs(60));
+        assert_eq!(later.duration_since(*wall).unwrap(), *second - *first);
+        assert!(*wall >= before && *wall <= SystemTime::now());
     }
 
     #[test]

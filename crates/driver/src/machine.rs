@@ -11,7 +11,8 @@ use snowboot_config::NodeConfig;
 use crate::console::{ConsoleLog, ConsoleWriter};
 use crate::control::{Control, Turn, lock};
 use crate::error::Error;
-use crate::log::{Block, Level, Logger};
+use crate::event::{Level, Step};
+use crate::log::{Block, Logger};
 use crate::report::MachineReport;
 use crate::shell::{Link, Shell, Want};
 use crate::vm::{Channel, Launched, Launcher, Outcome, Vm};
@@ -176,7 +177,10 @@ impl MachineHandle {
         self.0.control.check()?;
         let _block = self.nested(&format!("starting {}", self.name()));
         let began = Instant::now();
-        let running = self.launch()?;
+        let start = lock(&self.0.life).starts.saturating_add(1);
+        self.note(Step::Starting { start });
+        let not_started = |_: &Error| self.note(Step::Ended { outcome: "could not be started".to_owned() });
+        let running = self.launch().inspect_err(not_started)?;
         {
             let mut life = lock(&self.0.life);
             life.starts = life.starts.saturating_add(1);
@@ -191,6 +195,10 @@ impl MachineHandle {
         })
     }
 
+    fn note(&self, step: Step) {
+        self.0.log.step(&self.0.name, step);
+    }
+
     /// Builds it, ready to run.
     fn launch(&self) -> Result<Running, Error> {
         let (console, log) = (self.0.console.clone(), self.0.log.clone());
@@ -202,7 +210,11 @@ impl MachineHandle {
             self.trouble_because("cannot be started", error)
         })?;
         let last_words = serial.clone();
-        vm.on_end(Box::new(move |_| last_words.end()));
+        let (log, name) = (self.0.log.clone(), self.0.name.clone());
+        vm.on_end(Box::new(move |outcome| {
+            last_words.end();
+            log.step(&name, Step::Ended { outcome: outcome.to_string() });
+        }));
         // Building takes time, in which the run may have ended.
         self.0.control.check_ended()?;
         Ok(Running { vm, channel, shell: Arc::new(Mutex::new(Shell::new())), serial })
@@ -248,6 +260,7 @@ impl MachineHandle {
             let took = life.started.map(|started| started.elapsed()).unwrap_or_default();
             *life.shell_after.get_or_insert(took)
         };
+        self.note(Step::Shell);
         self.log(&format!("connected to its root shell {:.2} s after its start", took.as_secs_f64()));
         Ok(())
     }
@@ -464,7 +477,9 @@ impl MachineHandle {
 
     fn set_link(&self, up: bool) -> Result<(), Error> {
         let vm = self.running("has no link to change: it is not running")?.vm;
-        vm.set_link(0, up).map_err(|error| self.trouble_because("has no link to change", error))
+        vm.set_link(0, up).map_err(|error| self.trouble_because("has no link to change", error))?;
+        self.note(Step::Link { up });
+        Ok(())
     }
 
     /// Logs a line under the machine's name.

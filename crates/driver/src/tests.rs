@@ -11,15 +11,15 @@ use snowboot_config::Manifest;
 
 use crate::control::lock;
 use crate::testing::FakeLauncher;
-use crate::{Driver, Error, ErrorKind, Event, Execute, Launcher, MachineHandle, Options, Sink};
+use crate::{Driver, Error, ErrorKind, Event, Execute, Launcher, MachineHandle, Options, Record, Sink};
 
 const LONG: Duration = Duration::from_secs(60);
 
 struct Keep(Arc<Mutex<Vec<Event>>>);
 
 impl Sink for Keep {
-    fn event(&mut self, event: &Event, _: bool) {
-        lock(&self.0).push(event.clone());
+    fn record(&mut self, record: &Record) {
+        lock(&self.0).push(record.event.clone());
     }
 }
 

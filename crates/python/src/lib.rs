@@ -6,6 +6,7 @@
 
 mod errors;
 mod machine;
+mod reports;
 mod run;
 
 use pyo3::prelude::*;
@@ -17,5 +18,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<run::Driver>()?;
     module.add_class::<run::Block>()?;
     module.add_class::<machine::Machine>()?;
+    module.add_class::<reports::Reports>()?;
     Ok(())
 }

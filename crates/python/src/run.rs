@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use snowboot_config::{Manifest, Script, variable_name};
+use snowboot_driver::sinks::Look;
 use snowboot_driver::{Driver as Native, KvmLauncher, Launcher, Level, Options, Sink, Terminal};
 
 use crate::errors::{ManifestError, Run, raised, trouble};
 use crate::machine::Machine;
+use crate::reports::{self, Reports};
 
 /// All machines of a test.
 #[pyclass(frozen, module = "snowboot._native")]
@@ -41,16 +43,25 @@ impl Drop for Driver {
 impl Driver {
     /// Reads a manifest and makes its machines; none is started.
     #[new]
-    #[pyo3(signature = (manifest, *, kvm_device="/dev/kvm", log_level="info", on_global_timeout=None))]
+    #[pyo3(signature = (
+        manifest, *, kvm_device="/dev/kvm", log_level="info", log_times=false, quiet=false, reports=None,
+        on_global_timeout=None
+    ))]
     fn new(
         manifest: PathBuf,
         kvm_device: &str,
         log_level: &str,
+        log_times: bool,
+        quiet: bool,
+        reports: Option<&Reports>,
         on_global_timeout: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let manifest = read(&manifest)?;
         let level = Level::from_str(log_level).map_err(PyValueError::new_err)?;
-        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Terminal::stderr(level))];
+        let look = Look::of_stderr(level);
+        let look = Look { times: look.times || log_times, quiet, ..look };
+        let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(Terminal::new(std::io::stderr(), look))];
+        sinks.extend(reports.map(Reports::take).unwrap_or_default());
         let launcher = launcher(kvm_device);
         let on_global_timeout = on_global_timeout.map(|callback| -> Box<dyn FnOnce() + Send> {
             Box::new(move || {
@@ -182,6 +193,24 @@ impl Driver {
         self.run.check_here()?;
         let report = py.detach(|| self.native.report());
         serde_json::to_string(&report).map_err(trouble)
+    }
+
+    /// Tells reports how the script ended; the error is JSON.
+    #[pyo3(signature = (error=None))]
+    fn script_ended(&self, py: Python<'_>, error: Option<&str>) -> PyResult<()> {
+        self.run.check_here()?;
+        let error = reports::parse(error)?;
+        py.detach(|| self.native.script_ended(error));
+        Ok(())
+    }
+
+    /// Tells reports how the run ended; the error is JSON.
+    #[pyo3(signature = (status, error=None))]
+    fn run_ended(&self, py: Python<'_>, status: i32, error: Option<&str>) -> PyResult<()> {
+        self.run.check_here()?;
+        let error = reports::parse(error)?;
+        py.detach(|| self.native.run_ended(status, error));
+        Ok(())
     }
 
     /// Ends all machines. In a fork there are none.

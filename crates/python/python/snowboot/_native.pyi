@@ -8,6 +8,19 @@ __version__: str
 class Block:
     def end(self, failure: str | None = None) -> None: ...
 
+class Reports:
+    def __init__(
+        self,
+        *,
+        junit: Path | None = None,
+        html: Path | None = None,
+        json: Path | None = None,
+        xml: Path | None = None,
+        consoles: Path | None = None,
+    ) -> None: ...
+    def not_started(self, status: int, error: str) -> None: ...
+    def troubles(self) -> list[str]: ...
+
 class Driver:
     def __init__(
         self,
@@ -15,6 +28,9 @@ class Driver:
         *,
         kvm_device: str = "/dev/kvm",
         log_level: str = "info",
+        log_times: bool = False,
+        quiet: bool = False,
+        reports: Reports | None = None,
         on_global_timeout: Callable[[], None] | None = None,
     ) -> None: ...
     @property
@@ -37,6 +53,8 @@ class Driver:
     def set_serial(self, on: bool) -> None: ...
     def flush(self) -> None: ...
     def report(self) -> str: ...
+    def script_ended(self, error: str | None = None) -> None: ...
+    def run_ended(self, status: int, error: str | None = None) -> None: ...
     def finish(self) -> None: ...
 
 class Machine:

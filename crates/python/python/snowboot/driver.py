@@ -38,12 +38,18 @@ class Driver:
         out_dir: str | os.PathLike[str] = ".",
         kvm_device: str = "/dev/kvm",
         log_level: str = "info",
+        log_times: bool = False,
+        quiet: bool = False,
+        reports: _native.Reports | None = None,
         on_global_timeout: Callable[[], None] | None = None,
     ) -> None:
         self._native = _native.Driver(
             Path(manifest),
             kvm_device=kvm_device,
             log_level=log_level,
+            log_times=log_times,
+            quiet=quiet,
+            reports=reports,
             on_global_timeout=on_global_timeout,
         )
         # Absolute: a script may change the current folder.
@@ -171,6 +177,14 @@ class Driver:
     def flush(self) -> None:
         """Returns when all that was logged is written."""
         self._native.flush()
+
+    def script_ended(self, error: str | None) -> None:
+        """Tells reports how the script ended: JSON of the error, or None."""
+        self._native.script_ended(error)
+
+    def run_ended(self, status: int, error: str | None) -> None:
+        """Tells reports how the run ended. Nothing may be logged after this."""
+        self._native.run_ended(status, error)
 
     def finish(self) -> None:
         """Ends all machines. Every call to one fails after this."""

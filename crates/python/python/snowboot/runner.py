@@ -27,6 +27,7 @@ from .driver import Driver
 from .ending import Ending, Watchdog, briefly
 from .errors import GlobalTimeout, ManifestError, TestScriptError
 from .report import ReportError, ReportFile
+from .reports import Reports, add_options
 from .script import starts_machines
 
 MIB = 1 << 20
@@ -49,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(line_buffering=True)
     try:
         report = None if options.json_report is None else ReportFile(options.json_report)
+        reports = Reports(options)
     except ReportError as error:
         _say(f"snowboot: error: {error}")
         return 1
-    return _Run(options, report).run()
+    return _Run(options, report, reports).run()
 
 
 def _allow_files() -> None:
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something fails")
     parser.add_argument("--json-report", type=Path, metavar="FILE", help="write the result as JSON")
+    add_options(parser)
     return parser
 
 
@@ -86,9 +89,10 @@ class _Run:
     was told to end and does not, whatever its script or a machine does, is ended by the watchdog.
     """
 
-    def __init__(self, options: argparse.Namespace, report: ReportFile | None) -> None:
+    def __init__(self, options: argparse.Namespace, report: ReportFile | None, reports: Reports) -> None:
         self.options = options
         self.report = report
+        self.reports = reports
         self.publishing = threading.Lock()
         self.published = False
         self.pid = os.getpid()
@@ -133,8 +137,6 @@ class _Run:
 
     def _run_script(self) -> None:
         driver = self.driver = self._make_driver()
-        if self.options.quiet:
-            driver.set_serial(False)
         self.watchdog.set(driver.global_timeout + SLACK)
         try:
             text, name = driver.script()
@@ -163,7 +165,10 @@ class _Run:
                 self.options.manifest,
                 out_dir=folder.resolve(),
                 kvm_device=os.environ.get("SNOWBOOT_KVM_DEVICE") or "/dev/kvm",
-                log_level="warning" if self.options.quiet else self.options.log_level,
+                log_level=self.options.log_level,
+                log_times=self.options.log_times,
+                quiet=self.options.quiet,
+                reports=self.reports.native,
                 on_global_timeout=self._on_global_timeout,
             )
         except ManifestError as error:
@@ -254,6 +259,7 @@ class _Run:
             self._tell_ending(self.ending, error)
         elif error is None:
             self.status = 0
+            self.reports.script_ended(self.driver, None)
         elif isinstance(error, _NotStarted):
             self.status, self.error = 1, {"type": "NotStarted", "message": str(error)}
             _say(f"snowboot: error: {error}")
@@ -262,6 +268,7 @@ class _Run:
             if self.status:
                 message = f"the script ended with status {self.status}"
                 self.error = {"type": "SystemExit", "message": message}
+            self.reports.script_ended(self.driver, self.error)
         else:
             self._tell(error)
 
@@ -269,6 +276,7 @@ class _Run:
         frames = self._frames(error)
         self.status = ending.status
         self.error = {"type": ending.kind, "message": ending.message, **self._place(frames, error)}
+        self.reports.script_ended(self.driver, self.error)
         # After the terminal's `^C`.
         blank = [""] if ending.status == 128 + signal.SIGINT and sys.stderr.isatty() else []
         _say(*blank, *_traceback(frames), ending.told)
@@ -282,6 +290,7 @@ class _Run:
         if isinstance(error, TestScriptError):
             parts = ("machine", "command", "status", "output", "console")
             self.error.update({part: getattr(error, part) for part in parts})
+        self.reports.script_ended(self.driver, self.error)
         if isinstance(error, TestScriptError) and frames:
             _say(*_traceback(frames), "", f"!!! {kind}: {error}")
         else:
@@ -320,13 +329,18 @@ class _Run:
                     memory["resident"] / MIB, memory["guest"] / MIB, memory["base"] / MIB))
 
     def _publish(self) -> None:
-        """Writes the report, once; the main thread and the watchdog may both want to."""
-        if self.report is None or not self.publishing.acquire(timeout=2.0):
+        """Writes the reports, once; the main thread and the watchdog may both want to."""
+        if not self.publishing.acquire(timeout=2.0):
             return
         try:
             if not self.published:
                 self.published = True
-                self.report.write(self._whole_report())
+                status = 1 if self.status is None else self.status
+                for trouble in self.reports.run_ended(self.driver, status, self.error):
+                    _say(f"snowboot: error: {trouble}")
+                    self.status = self.status or 1
+                if self.report is not None:
+                    self.report.write(self._whole_report())
         except ReportError as error:
             _say(f"snowboot: error: {error}")
             self.status = self.status or 1

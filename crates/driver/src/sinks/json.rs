@@ -1,0 +1,118 @@
+//! JSON lines: one event per line, as it happens.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::event::{Event, Record, Sink};
+use crate::sinks::file::{Stream, Troubles};
+use crate::sinks::row::Row;
+
+/// The version of the lines' schema. Fields and kinds of events may be added under the same number.
+pub const SCHEMA: u32 = 1;
+
+/// Lines are written when there are so many bytes of them, and at every flush.
+const CHUNK: usize = 64 * 1024;
+
+/// Writes events to a file.
+#[derive(Debug)]
+pub struct JsonLog {
+    stream: Stream,
+    buffer: Vec<u8>,
+    /// The run has ended; nothing follows.
+    ended: bool,
+}
+
+impl JsonLog {
+    /// To this file, which may be a device or a pipe.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn new(path: &Path, troubles: Troubles) -> Result<Self, Error> {
+        Ok(Self { stream: Stream::open("JSON log", path, troubles)?, buffer: Vec::new(), ended: false })
+    }
+}
+
+impl Sink for JsonLog {
+    fn record(&mut self, record: &Record) {
+        if self.ended {
+            return;
+        }
+        self.ended = matches!(record.event, Event::RunEnd { .. });
+        self.buffer.extend_from_slice(Row::new(record).json().as_bytes());
+        self.buffer.push(b'\n');
+        if self.buffer.len() > CHUNK {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.stream.write(&self.buffer);
+        self.buffer.clear();
+    }
+
+    fn may_stall(&self) -> bool {
+        self.stream.may_stall()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::sinks::tests::{Story, hostile};
+
+    fn written(story: &Story) -> Vec<Value> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        story.give(&mut JsonLog::new(&path, Troubles::default()).unwrap());
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.ends_with('\n'));
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_event_is_a_line_with_its_times() {
+        let mut story = Story::whole();
+        story.console("server", "after the end");
+        let rows = written(&story);
+        let kinds: Vec<&str> = rows.iter().map(|row| row["event"].as_str().unwrap()).collect();
+        assert_eq!(
+            kinds,
+            [
+                "run-begin",
+                "block-begin",
+                "machine-start",
+                "console",
+                "machine-shell",
+                "block-begin",
+                "line",
+                "block-end",
+                "block-end",
+                "machine-link",
+                "line",
+                "script-end",
+                "machine-end",
+                "run-end"
+            ]
+        );
+        assert_eq!((&rows[0]["schema"], &rows[0]["name"]), (&SCHEMA.into(), &"a test".into()));
+        assert_eq!((&rows[3]["at"], &rows[3]["time"]), (&0.03.into(), &"1970-01-01T00:00:00.030000Z".into()));
+        assert_eq!((&rows[5]["parent"], &rows[6]["block"]), (&rows[1]["id"], &rows[5]["id"]));
+        assert_eq!((&rows[7]["failure"], &rows[7]["seconds"]), (&"no".into(), &1.234.into()));
+        assert_eq!((&rows[13]["passed"], &rows[13]["status"]), (&false.into(), &1.into()));
+        assert_eq!((&rows[13]["error"]["type"], &rows[13]["error"]["line"]), (&"E".into(), &3.into()));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_guest_says_stays_in_its_line(text in hostile()) {
+            let mut story = Story::default();
+            story.console("m", &text);
+            let rows = written(&story);
+            prop_assert_eq!(rows.len(), 1);
+            prop_assert_eq!(&rows[0]["text"], &Value::from(text));
+        }
+    }
+}
