@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use self::names::Names;
 pub use self::names::variable_name;
-use self::names::{check_machine_name, check_variable};
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
 use crate::{DiskConfig, MemorySize, VcpuCount};
@@ -102,14 +102,61 @@ impl Manifest {
     /// # Errors
     /// When the text is not a valid manifest.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ManifestError> {
-        let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        let tree = if is_json { tree::from_json(text) } else { tree::from_toml(text) };
-        let folder = file.parent().unwrap_or(Path::new(""));
-        tree.and_then(|tree| manifest(&tree, folder)).map_err(|fault| {
-            let (line, column) = tree::position(text, fault.offset);
-            ManifestError(format!("{}:{line}:{column}: {}", file.display(), fault.message))
+        read(file, text, manifest)
+    }
+
+    /// A test of machines that were described one by one, as [`NodeConfig::parse`] gives them.
+    ///
+    /// # Errors
+    /// When there are too many machines, or a name cannot be a machine's.
+    pub fn of_machines(
+        name: &str,
+        script: Script,
+        global_timeout: u64,
+        machines: BTreeMap<String, NodeConfig>,
+    ) -> Result<Self, ManifestError> {
+        if machines.is_empty() || machines.len() > Self::MAX_MACHINES {
+            let message = format!("{} machines: a test has 1 to {}", machines.len(), Self::MAX_MACHINES);
+            return Err(ManifestError(message));
+        }
+        if !(1..=Self::MAX_TIMEOUT).contains(&global_timeout) {
+            let most = Self::MAX_TIMEOUT;
+            return Err(ManifestError(format!("A global timeout of {global_timeout} s: choose 1 to {most}")));
+        }
+        let mut names = Names::default();
+        for machine in machines.keys() {
+            names.add(machine, 0).map_err(|fault| ManifestError(fault.message))?;
+        }
+        Ok(Self { name: name.to_owned(), script, global_timeout, machines })
+    }
+}
+
+impl NodeConfig {
+    /// Reads the description of one machine: what a manifest has below `[machines.NAME]`, at the top of a file of its own.
+    ///
+    /// # Errors
+    /// When the text is not a valid description, or the name cannot be a machine's.
+    pub fn parse(name: &str, file: &Path, text: &str) -> Result<Self, ManifestError> {
+        read(file, text, |node, folder| {
+            Names::default().add(name, node.offset)?;
+            node_config(name, node, node.offset, folder)
         })
     }
+}
+
+/// Reads a text in the form that its file's name says; errors name their place.
+fn read<T>(
+    file: &Path,
+    text: &str,
+    walk: impl FnOnce(&Node, &Path) -> Result<T, Fault>,
+) -> Result<T, ManifestError> {
+    let is_json = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let tree = if is_json { tree::from_json(text) } else { tree::from_toml(text) };
+    let folder = file.parent().unwrap_or(Path::new(""));
+    tree.and_then(|tree| walk(&tree, folder)).map_err(|fault| {
+        let (line, column) = tree::position(text, fault.offset);
+        ManifestError(format!("{}:{line}:{column}: {}", file.display(), fault.message))
+    })
 }
 
 fn manifest(node: &Node, folder: &Path) -> Result<Manifest, Fault> {
@@ -157,26 +204,18 @@ fn machines(table: &Table<'_>, folder: &Path) -> Result<BTreeMap<String, NodeCon
         return Err(table.wrong("machines", &message));
     }
     let mut machines = BTreeMap::new();
-    let mut variables = BTreeMap::new();
-    for entry in entries {
-        check_machine_name(entry)?;
-        let variable = variable_name(&entry.key);
-        check_variable(entry, &variable)?;
-        if let Some(other) = variables.insert(variable.clone(), &entry.key) {
-            let message = format!(
-                "machines `{other}` and `{}` would both be `{variable}` in the script: rename one",
-                entry.key
-            );
-            return Err(Fault::new(entry.offset, message));
-        }
-        machines.insert(entry.key.clone(), node_config(entry, folder)?);
+    let mut names = Names::default();
+    for Entry { key, offset, node } in entries {
+        names.add(key, *offset)?;
+        machines.insert(key.clone(), node_config(key, node, *offset, folder)?);
     }
     Ok(machines)
 }
 
-fn node_config(entry: &Entry, folder: &Path) -> Result<NodeConfig, Fault> {
-    let of = format!("machine `{}`", entry.key);
-    let table = Table::read(&entry.node, &of, NODE_KEYS)?;
+/// Reads a machine; `place` is where it is to be when nothing in it is wrong by itself.
+fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<NodeConfig, Fault> {
+    let of = format!("machine `{name}`");
+    let table = Table::read(node, &of, NODE_KEYS)?;
     let config = NodeConfig {
         toplevel: table.path("toplevel", folder)?,
         kernel: table.path("kernel", folder)?,
@@ -194,9 +233,7 @@ fn node_config(entry: &Entry, folder: &Path) -> Result<NodeConfig, Fault> {
         (Some(_), _, Some(_)) => {
             Err(table.wrong("initrd", "`toplevel` has its own initrd: keep one of the two"))
         }
-        (None, None, _) => {
-            Err(Fault::new(entry.offset, format!("{of} boots nothing: give `toplevel` or `kernel`")))
-        }
+        (None, None, _) => Err(Fault::new(place, format!("{of} boots nothing: give `toplevel` or `kernel`"))),
         _ => Ok(config),
     }
 }

@@ -1,6 +1,8 @@
 //! What a machine may be called: its name is a host name in the guest and a variable in the script.
 
-use super::tree::{Entry, Fault};
+use std::collections::BTreeMap;
+
+use super::tree::Fault;
 
 /// Words that are no variables in Python 3.
 const KEYWORDS: &[&str] = &[
@@ -17,35 +19,26 @@ const GLOBALS: &[&str] = &[
     "NspawnMachine",
     "QemuMachine",
     "create_machine",
+    "debug",
     "driver",
+    "dump_machine_ssh",
     "join_all",
     "log",
     "machines",
+    "machines_nspawn",
+    "machines_qemu",
     "os",
     "polling_condition",
     "retry",
+    "run_tests",
     "serial_stdout_off",
     "serial_stdout_on",
     "start_all",
     "subtest",
     "t",
+    "test_script",
     "vlans",
 ];
-
-/// What NixOS takes as `networking.hostName`, since that is what a machine's name becomes.
-pub(super) fn check_machine_name(entry: &Entry) -> Result<(), Fault> {
-    let name = entry.key.as_bytes();
-    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let ends = [name.first(), name.last()].into_iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric));
-    if ends && name.len() <= 63 && name.iter().all(inner) {
-        return Ok(());
-    }
-    let message = format!(
-        "machine name `{}` is not a host name: use 1 to 63 letters, digits, `-` and `_`, with a letter or digit at both ends",
-        entry.key.escape_debug()
-    );
-    Err(Fault::new(entry.offset, message))
-}
 
 /// The variable that a script sees a machine as, by the rule of the NixOS test driver.
 #[must_use]
@@ -57,8 +50,42 @@ pub fn variable_name(machine: &str) -> String {
     name
 }
 
-/// A machine that took the place of `log` or could not be written down at all would break the script far from here.
-pub(super) fn check_variable(entry: &Entry, variable: &str) -> Result<(), Fault> {
+/// The names of a test's machines, and that they can be used together.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Machines by the variables that they are in the script.
+    variables: BTreeMap<String, String>,
+}
+
+impl Names {
+    /// Adds a machine; `place` is where its name stands.
+    ///
+    /// # Errors
+    /// When no machine can be called that, or two would be one variable.
+    pub(super) fn add(&mut self, name: &str, place: usize) -> Result<(), Fault> {
+        let variable = variable_name(name);
+        check(name, &variable).map_err(|message| Fault::new(place, message))?;
+        match self.variables.insert(variable.clone(), name.to_owned()) {
+            None => Ok(()),
+            Some(other) => {
+                let message = format!(
+                    "machines `{other}` and `{name}` would both be `{variable}` in the script: rename one"
+                );
+                Err(Fault::new(place, message))
+            }
+        }
+    }
+}
+
+fn check(name: &str, variable: &str) -> Result<(), String> {
+    if !is_host_name(name) {
+        return Err(format!(
+            "machine name `{}` is not a host name: use 1 to 63 letters, digits, `-` and `_`, with a letter or digit at \
+             both ends",
+            name.escape_debug()
+        ));
+    }
+    // One that took the place of `log` or could not be written down at all would break the script far from here.
     let what = if KEYWORDS.contains(&variable) {
         "a word of Python's own"
     } else if GLOBALS.contains(&variable) {
@@ -66,8 +93,14 @@ pub(super) fn check_variable(entry: &Entry, variable: &str) -> Result<(), Fault>
     } else {
         return Ok(());
     };
-    let name = &entry.key;
-    let message =
-        format!("machine `{name}` would be the variable `{variable}`, which is {what}: choose another name");
-    Err(Fault::new(entry.offset, message))
+    Err(format!("machine `{name}` would be the variable `{variable}`, which is {what}: choose another name"))
+}
+
+/// What NixOS takes as `networking.hostName`, since that is what a machine's name becomes.
+fn is_host_name(name: &str) -> bool {
+    let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let bytes = name.as_bytes();
+    let ends =
+        [bytes.first(), bytes.last()].into_iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric));
+    ends && bytes.len() <= 63 && bytes.iter().all(inner)
 }

@@ -194,3 +194,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_machine_can_be_described_in_a_file_of_its_own() {
+    let text = "kernel = 'vmlinux'\nmemory = 512\ndisks = [{ path = 'root.img' }]\n";
+    let node = NodeConfig::parse("web", Path::new("/descriptions/web.toml"), text).unwrap();
+    assert_eq!(node.kernel.as_deref(), Some(Path::new("/descriptions/vmlinux")));
+    let machines = BTreeMap::from([("web".to_owned(), node)]);
+    let script = Script::Text(String::new());
+    let manifest = Manifest::of_machines("test", script.clone(), 60, machines).unwrap();
+    assert_eq!(manifest.machines.len(), 1);
+    assert!(Manifest::of_machines("test", script, 60, BTreeMap::new()).is_err());
+}
+
+#[test]
+fn errors_of_a_single_machine_name_file_line_and_machine() {
+    let wrong = |name: &str, text: &str| {
+        NodeConfig::parse(name, Path::new("d/web.toml"), text).unwrap_err().to_string()
+    };
+    assert!(
+        wrong("web", "kernel = 'k'\ncores = 2\n")
+            .starts_with("d/web.toml:2:1: unknown key `cores` of machine `web`")
+    );
+    assert!(wrong("web", "memory = 512\n").contains("machine `web` boots nothing"));
+    assert!(wrong("log", "kernel = 'k'\n").contains("every script finds already"));
+}
+
+#[test]
+fn machines_that_would_be_one_variable_are_refused() {
+    let node = || NodeConfig::parse("x", Path::new("x.toml"), "kernel = 'k'\n").unwrap();
+    let machines = BTreeMap::from([("a-b".to_owned(), node()), ("a_b".to_owned(), node())]);
+    let error = Manifest::of_machines("test", Script::Text(String::new()), 60, machines).unwrap_err();
+    assert!(error.to_string().contains("would both be `a_b`"), "{error}");
+}
