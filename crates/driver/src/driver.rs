@@ -44,6 +44,9 @@ pub struct Driver {
     began: Instant,
     /// What this process held before any machine.
     base_resident: u64,
+    /// The global time limit, and what is called when it is over.
+    limit: Duration,
+    on_global_timeout: AtTheEnd,
     timer: Mutex<Option<Timer>>,
 }
 
@@ -73,9 +76,7 @@ impl Driver {
             name: Some(manifest.name.clone()),
             machines: machines.iter().map(|machine| Arc::from(machine.name())).collect(),
         });
-        let timer =
-            Timer::start(limit, control.clone(), machines.clone(), log.clone(), options.on_global_timeout)?;
-        Ok(Self {
+        let driver = Self {
             name: manifest.name.clone(),
             machines,
             launcher: options.launcher,
@@ -83,8 +84,31 @@ impl Driver {
             log,
             began: Instant::now(),
             base_resident: memory::resident().unwrap_or_default(),
-            timer: Mutex::new(Some(timer)),
-        })
+            limit,
+            on_global_timeout: Arc::new(Mutex::new(options.on_global_timeout)),
+            timer: Mutex::new(None),
+        };
+        driver.start_timer()?;
+        Ok(driver)
+    }
+
+    /// Lets the global time limit count, from now on. Where it counts already, it begins anew.
+    ///
+    /// # Errors
+    /// When the timer's thread cannot be started.
+    pub fn start_timer(&self) -> Result<(), Error> {
+        self.stop_timer();
+        let then = self.on_global_timeout.clone();
+        let timer =
+            Timer::start(self.limit, self.control.clone(), self.machines.clone(), self.log.clone(), then)?;
+        *lock(&self.timer) = Some(timer);
+        Ok(())
+    }
+
+    /// Lets the global time limit count no longer, until [`Driver::start_timer`].
+    pub fn stop_timer(&self) {
+        let timer = lock(&self.timer).take();
+        drop(timer);
     }
 
     /// The test's name.
@@ -156,7 +180,7 @@ impl Driver {
         for machine in &self.machines {
             machine.wait_for_shutdown(None)?;
         }
-        self.cancel_timer();
+        self.stop_timer();
         Ok(())
     }
 
@@ -207,7 +231,7 @@ impl Driver {
 
     /// Ends all machines. Every call to a machine fails after this.
     pub fn finish(&self) {
-        self.cancel_timer();
+        self.stop_timer();
         // Before the machines: none can be started any more when it is stopped.
         self.control.end(Ended::Finished);
         let block =
@@ -228,16 +252,11 @@ impl Driver {
         self.log.event(Event::RunEnd { status, error: error.map(Arc::new) });
         self.log.flush();
     }
-
-    fn cancel_timer(&self) {
-        let timer = lock(&self.timer).take();
-        drop(timer);
-    }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.cancel_timer();
+        self.stop_timer();
         self.control.set_first_use(None);
         self.control.end(Ended::Finished);
         stop_all(&self.machines);
@@ -276,6 +295,9 @@ fn start_all(machines: &[MachineHandle]) -> Result<(), Error> {
     }
 }
 
+/// What is called once when the global time limit is over.
+type AtTheEnd = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
 /// The global time limit, on a thread of its own. Dropping it cancels it.
 struct Timer {
     cancelled: Arc<(Mutex<bool>, Condvar)>,
@@ -288,7 +310,7 @@ impl Timer {
         control: Arc<Control>,
         machines: Vec<MachineHandle>,
         log: Logger,
-        then: Option<Box<dyn FnOnce() + Send>>,
+        then: AtTheEnd,
     ) -> Result<Self, Error> {
         let cancelled = Arc::new((Mutex::new(false), Condvar::new()));
         let watch = cancelled.clone();
@@ -311,6 +333,7 @@ impl Timer {
                 None,
                 format!("the global time limit of {seconds} s is over: all machines were stopped"),
             );
+            let then = lock(&then).take();
             if let Some(then) = then {
                 then();
             }

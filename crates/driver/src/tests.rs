@@ -254,3 +254,19 @@ fn retry_asks_once_more_when_the_time_is_up() {
     assert!(calls.len() > 2 && calls.pop() == Some(true) && calls.iter().all(|last| !last), "{calls:?}");
     driver.retry(LONG, |_| Ok(true)).unwrap();
 }
+
+#[test]
+fn the_global_time_limit_counts_only_between_start_and_stop() {
+    let (driver, _) = driver(&[("a", "")], 1);
+    driver.stop_timer();
+    let machine = driver.machines()[0].clone();
+    std::thread::sleep(Duration::from_millis(1300));
+    machine.succeed(&["true"], None).unwrap();
+    driver.start_timer().unwrap();
+    driver.stop_timer();
+    std::thread::sleep(Duration::from_millis(1300));
+    machine.succeed(&["true"], None).unwrap();
+    driver.start_timer().unwrap();
+    let error = machine.succeed(&["sleep 60"], None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::GlobalTimeout);
+}

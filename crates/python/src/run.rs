@@ -141,6 +141,19 @@ impl Driver {
         self.native.start_together();
     }
 
+    /// Lets the global time limit count, from now on.
+    fn start_timer(&self, py: Python<'_>) -> PyResult<()> {
+        self.run.check_here()?;
+        py.detach(|| self.native.start_timer()).map_err(trouble)
+    }
+
+    /// Lets it count no longer.
+    fn stop_timer(&self, py: Python<'_>) -> PyResult<()> {
+        self.run.check_here()?;
+        py.detach(|| self.native.stop_timer());
+        Ok(())
+    }
+
     /// Waits for the end of all machines.
     fn join_all(&self, py: Python<'_>) -> PyResult<()> {
         self.run.check_here()?;

@@ -106,6 +106,16 @@ class Driver:
         """
         self._native.start_together()
 
+    def start_timer(self) -> None:
+        """Lets the global time limit count, from now on."""
+        self._native.start_timer()
+        self.is_limited = True
+
+    def stop_timer(self) -> None:
+        """Lets the global time limit count no longer."""
+        self._native.stop_timer()
+        self.is_limited = False
+
     def join_all(self) -> None:
         """Waits for the end of all machines."""
         self._native.join_all()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn
 
 from . import _native
 
@@ -15,6 +14,8 @@ class Logger:
 
     def __init__(self, native: _native.Driver) -> None:
         self._native = native
+        self.ends_on_error = True
+        """Whether `error` ends the test; in a session at a terminal it does not."""
 
     def log(self, message: str, attributes: Mapping[str, str] = {}) -> None:
         """A line, as it is."""
@@ -32,10 +33,11 @@ class Logger:
         """Something is odd."""
         self._native.log("warning", _text(args))
 
-    def error(self, *args: object) -> NoReturn:
+    def error(self, *args: object) -> None:
         """Something is wrong: logs it and ends the test with exit status 1."""
         self._native.log("error", _text(args))
-        sys.exit(1)
+        if self.ends_on_error:
+            sys.exit(1)
 
     def log_test_error(self, *args: object) -> None:
         """An error of the test, without ending it."""

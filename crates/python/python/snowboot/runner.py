@@ -8,8 +8,7 @@ what the script gives to `sys.exit`.
 from __future__ import annotations
 
 import argparse
-import ast
-import linecache
+import math
 import os
 import resource
 import signal
@@ -17,7 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -26,9 +26,12 @@ from . import __version__
 from .driver import Driver
 from .ending import Ending, Watchdog, briefly
 from .errors import GlobalTimeout, ManifestError, TestScriptError
+from .interactive import Session, restore_terminal
 from .report import ReportError, ReportFile
 from .reports import Reports, add_options
 from .script import starts_machines
+from .source import NotStarted, Script
+from .telling import error_lines, exit_status, leave_fork, say, script_frames, traceback_lines
 
 MIB = 1 << 20
 # Seconds that a run may take to end in order once it was told to end.
@@ -52,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = None if options.json_report is None else ReportFile(options.json_report)
         reports = Reports(options)
     except ReportError as error:
-        _say(f"snowboot: error: {error}")
+        say(f"snowboot: error: {error}")
         return 1
-    return _Run(options, report, reports).run()
+    return Run(options, report, reports).run()
 
 
 def _allow_files() -> None:
@@ -70,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("manifest", type=Path, help="the test's description, TOML or JSON")
     parser.add_argument("-o", "--output-directory", "--output_directory", type=Path, default=Path("."),
                         metavar="DIR", help="the script's `driver.out_dir` (default: here)")
+    parser.add_argument("-I", "--interactive", action="store_true",
+                        help="take commands from the terminal or a pipe in the place of the script")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something fails")
     parser.add_argument("--json-report", type=Path, metavar="FILE", help="write the result as JSON")
@@ -77,11 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _NotStarted(Exception):
-    """The test cannot be run; one line says why and what to do."""
-
-
-class _Run:
+class Run:
     """One run and what comes of it.
 
     It has three phases. While the script runs, a signal raises there. While machines are taken down (`closing`), one
@@ -99,6 +100,7 @@ class _Run:
         self.began = time.monotonic()
         self.driver: Driver | None = None
         self.script = ""
+        self.session: Session | None = None
         self.ending: Ending | None = None
         self.closing = False
         self.finished = False
@@ -119,7 +121,7 @@ class _Run:
             # No call stands before this one, so no signal can come between: they are handled at calls.
             self.closing = True
         if os.getpid() != self.pid:
-            _leave_fork(error)
+            leave_fork(error)
         if self.ending is None:
             self.watchdog.set(TEARDOWN)
         try:
@@ -136,30 +138,41 @@ class _Run:
     # The script
 
     def _run_script(self) -> None:
-        driver = self.driver = self._make_driver()
+        driver = self.driver = self.make_driver()
+        if self.options.interactive:
+            # The time of those who type is not the test's.
+            driver.stop_timer()
+            self.session = Session(driver, self._time_limit)
+            self.session.run()
+            return
         self.watchdog.set(driver.global_timeout + SLACK)
-        try:
-            text, name = driver.script()
-        except OSError as error:
-            raise _NotStarted(f"Cannot read the test script {error.filename}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise _NotStarted(f"Cannot read the test script: it is not UTF-8 text ({error})") from error
-        self.script = name
-        # Tracebacks show the lines that ran, whatever becomes of the file.
-        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        script = Script.of(driver)
+        self.script = script.name
         driver.logger.info(f"running test {driver.name}: it ends after {driver.global_timeout} s at the latest")
-        tree = ast.parse(text, name)
-        if not starts_machines(tree, driver.variables):
+        script.show_lines_of_this()
+        if not starts_machines(script.parse(), driver.variables):
             driver.start_together()
-        # What this file imports from the future is not the script's.
-        code = compile(tree, name, "exec", dont_inherit=True)
-        exec(code, driver.namespace())
+        script.run(driver.namespace())
         driver.logger.info("the test script is finished")
 
-    def _make_driver(self) -> Driver:
+    @contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        """The global time limit, for a part of a session."""
+        assert self.driver is not None
+        self.driver.start_timer()
+        self.watchdog.set(self.driver.global_timeout + SLACK)
+        try:
+            yield
+        finally:
+            if os.getpid() == self.pid:
+                self.driver.stop_timer()
+                if self.ending is None:
+                    self.watchdog.set(math.inf)
+
+    def make_driver(self) -> Driver:
         folder = self.options.output_directory
         if not folder.is_dir():
-            raise _NotStarted(f"The output folder {folder} is not a folder: make it, or name another one with -o")
+            raise NotStarted(f"The output folder {folder} is not a folder: make it, or name another one with -o")
         try:
             return Driver(
                 self.options.manifest,
@@ -172,7 +185,7 @@ class _Run:
                 on_global_timeout=self._on_global_timeout,
             )
         except ManifestError as error:
-            raise _NotStarted(str(error)) from error
+            raise NotStarted(str(error)) from error
 
     # Ends from outside
 
@@ -188,6 +201,9 @@ class _Run:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
+        if number == signal.SIGINT and self.session and self.session.is_terminal and not self.closing:
+            # That ends a command and nothing else.
+            raise KeyboardInterrupt
         self.interrupts += number == signal.SIGINT
         if self.finished or self.interrupts > 1:
             self.watchdog.shorten(0)
@@ -235,9 +251,10 @@ class _Run:
             if self.error is None and status:
                 ending = self.ending or Ending(status, "Abandoned", message)
                 self.error = {"type": ending.kind, "message": ending.message}
-                briefly(lambda: _say(ending.told))
+                briefly(lambda: say(ending.told))
             self.status = status
-            briefly(lambda: _say(f"snowboot: {message}"))
+            briefly(restore_terminal)
+            briefly(lambda: say(f"snowboot: {message}"))
             briefly(self._publish, 3.0)
             briefly(sys.stdout.flush)
         finally:
@@ -260,11 +277,11 @@ class _Run:
         elif error is None:
             self.status = 0
             self.reports.script_ended(self.driver, None)
-        elif isinstance(error, _NotStarted):
+        elif isinstance(error, NotStarted):
             self.status, self.error = 1, {"type": "NotStarted", "message": str(error)}
-            _say(f"snowboot: error: {error}")
+            say(f"snowboot: error: {error}")
         elif isinstance(error, SystemExit):
-            self.status = _exit_status(error)
+            self.status = exit_status(error)
             if self.status:
                 message = f"the script ended with status {self.status}"
                 self.error = {"type": "SystemExit", "message": message}
@@ -273,33 +290,28 @@ class _Run:
             self._tell(error)
 
     def _tell_ending(self, ending: Ending, error: BaseException | None) -> None:
-        frames = self._frames(error)
+        frames = script_frames(error, self._is_script)
         self.status = ending.status
         self.error = {"type": ending.kind, "message": ending.message, **self._place(frames, error)}
         self.reports.script_ended(self.driver, self.error)
         # After the terminal's `^C`.
         blank = [""] if ending.status == 128 + signal.SIGINT and sys.stderr.isatty() else []
-        _say(*blank, *_traceback(frames), ending.told)
+        say(*blank, *traceback_lines(frames), ending.told)
 
     def _tell(self, error: BaseException) -> None:
         """Shows what failed: the script's lines that led there, and all that the error knows."""
-        frames = self._frames(error)
-        kind = type(error).__name__
+        frames = script_frames(error, self._is_script)
         self.status = 1
-        self.error = {"type": kind, "message": str(error), **self._place(frames, error)}
+        self.error = {"type": type(error).__name__, "message": str(error), **self._place(frames, error)}
         if isinstance(error, TestScriptError):
             parts = ("machine", "command", "status", "output", "console")
             self.error.update({part: getattr(error, part) for part in parts})
         self.reports.script_ended(self.driver, self.error)
-        if isinstance(error, TestScriptError) and frames:
-            _say(*_traceback(frames), "", f"!!! {kind}: {error}")
-        else:
-            _say("".join(traceback.format_exception(_without_our_frames(error, self.script))).rstrip())
+        say(*error_lines(error, self._is_script))
 
-    def _frames(self, error: BaseException | None) -> list[traceback.FrameSummary]:
-        """The script's own frames of the traceback."""
-        trace = None if error is None else error.__traceback__
-        return [frame for frame in traceback.extract_tb(trace) if frame.filename == self.script]
+    def _is_script(self, file: str) -> bool:
+        """Whether a file of a traceback is the test's own."""
+        return self.session.is_script(file) if self.session else file == self.script
 
     def _place(self, frames: list[traceback.FrameSummary], error: BaseException | None) -> dict[str, Any]:
         """Where it was, for the report. An error of syntax has no frame, but knows its line."""
@@ -337,12 +349,12 @@ class _Run:
                 self.published = True
                 status = 1 if self.status is None else self.status
                 for trouble in self.reports.run_ended(self.driver, status, self.error):
-                    _say(f"snowboot: error: {trouble}")
+                    say(f"snowboot: error: {trouble}")
                     self.status = self.status or 1
                 if self.report is not None:
                     self.report.write(self._whole_report())
         except ReportError as error:
-            _say(f"snowboot: error: {error}")
+            say(f"snowboot: error: {error}")
             self.status = self.status or 1
         finally:
             self.publishing.release()
@@ -366,56 +378,7 @@ class _Run:
         if self.driver is not None and self.script and not self.options.quiet:
             by_signal = self.ending is not None and self.ending.kind != "GlobalTimeout"
             result = "passed in" if self.status == 0 else "ended after" if by_signal else "failed after"
-            _say(f"test {self.driver.name} {result} {time.monotonic() - self.began:.2f} s")
-
-
-def _say(*lines: str) -> None:
-    """To the standard error; one that nobody reads any more is no reason to fail."""
-    try:
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
-    except OSError:
-        pass
-
-
-def _exit_status(error: SystemExit) -> int:
-    """What the process ends with after the script's `sys.exit`. A text is shown, as Python does."""
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        # The system keeps eight bits; what is not 0 must not become it.
-        return error.code & 0xFF or int(error.code != 0)
-    _say(str(error.code))
-    return 1
-
-
-def _leave_fork(error: BaseException | None) -> NoReturn:
-    """Ends a process that the script forked: neither the machines nor the report are its own."""
-    status = 1
-    try:
-        if isinstance(error, SystemExit):
-            status = _exit_status(error)
-        elif error is None:
-            status = 0
-        else:
-            _say("".join(traceback.format_exception(error)).rstrip())
-        sys.stdout.flush()
-    finally:
-        os._exit(status)
-
-
-def _traceback(frames: list[traceback.FrameSummary]) -> list[str]:
-    lines = ["Traceback (most recent call last):"] if frames else []
-    for frame in frames:
-        lines += [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}', f"    {frame.line}"]
-    return lines
-
-
-def _without_our_frames(error: BaseException, script: str) -> BaseException:
-    """The error from the script's first frame on."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename != script:
-        trace = trace.tb_next
-    return error.with_traceback(trace)
+            say(f"test {self.driver.name} {result} {time.monotonic() - self.began:.2f} s")
 
 
 if __name__ == "__main__":
