@@ -15,6 +15,7 @@ mod generate;
 mod kvm_device;
 mod python;
 mod report;
+mod reports;
 mod run;
 mod say;
 mod test;

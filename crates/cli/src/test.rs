@@ -15,11 +15,13 @@ use clap::ValueEnum;
 use rustix::fs::OFlags;
 use serde::Serialize;
 use snowboot_config::{DiskConfig, Manifest, NodeConfig, Script};
+use snowboot_driver::RunError;
 use snowboot_vmm::toplevel;
 
 use crate::kvm_device::{self, KvmDevice};
 use crate::python::Python;
 use crate::report::Destination;
+use crate::reports::ReportArgs;
 use crate::{exit, say};
 
 #[derive(Debug, clap::Args)]
@@ -37,11 +39,10 @@ pub(crate) struct Args {
     /// Say nothing unless something fails
     #[arg(short, long)]
     quiet: bool,
-    /// Write the result to FILE, as one JSON object
-    #[arg(long, value_name = "FILE")]
-    json_report: Option<PathBuf>,
     #[command(flatten)]
     kvm_device: KvmDevice,
+    #[command(flatten)]
+    reports: ReportArgs,
 }
 
 const AFTER_HELP: &str = "\
@@ -57,7 +58,11 @@ the folder that holds Snowboot's Python package where it is not beside this prog
 
 Examples:
   snowboot test ping.toml
-  snowboot test ping.toml -o artifacts --quiet --json-report result.json";
+  snowboot test ping.toml -o artifacts --quiet --json-report result.json
+  snowboot test ping.toml --html report.html --junit-xml junit.xml";
+
+/// What reports call the error of a test that could not be run.
+const NOT_STARTED: &str = "NotStarted";
 
 /// Python's names, as the NixOS test driver has them.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -107,19 +112,21 @@ impl NotRun {
             seconds: 0.0,
             passed: false,
             exit_status: exit::HOST_ERROR,
-            error: NotRunError { r#type: "NotStarted", message: say::one_line(error) },
+            error: NotRunError { r#type: NOT_STARTED, message: say::one_line(error) },
             version: env!("CARGO_PKG_VERSION"),
         }
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let report = args.json_report.as_deref().map(Destination::prepare).transpose()?;
+    let report = args.reports.json_report.as_deref().map(Destination::prepare).transpose()?;
     let Err(error) = hand_over(args, report.as_ref());
     if let Some(report) = report {
         // What hindered the test is what the user has to hear of first.
         let _ = report.write(&NotRun::new(&error));
     }
+    let cause = RunError::new(NOT_STARTED, say::one_line(&error));
+    args.reports.not_started(&args.output, exit::HOST_ERROR, cause);
     Err(error)
 }
 
@@ -140,6 +147,7 @@ fn hand_over(args: &Args, report: Option<&Destination>) -> Result<Infallible> {
     if let Some(report) = report {
         command.arg("--json-report").arg(report.path());
     }
+    args.reports.hand_over(&args.output, &mut command)?;
     if let Some(device) = args.kvm_device.named() {
         command.env(kvm_device::VARIABLE, device);
     }

@@ -78,6 +78,72 @@ fn the_runner_replaces_the_program_and_gets_its_options() {
 }
 
 #[test]
+fn the_runner_gets_the_options_for_reports_with_absolute_paths() {
+    let project = project();
+    let words = [
+        "test.toml",
+        "-o",
+        "py",
+        "--junit-xml",
+        "j.xml",
+        "--html",
+        "r.html",
+        "--json-log",
+        "log.jsonl",
+        "--xml-log",
+        "/dev/null",
+        "--console-logs",
+        "--log-times",
+    ];
+    let told = told(&run(&mut test(&project, &words)));
+    let [junit, html, json] = ["py/j.xml", "r.html", "log.jsonl"].map(|name| path(&project, name));
+    let expected = serde_json::json!([
+        "--junit-xml",
+        junit,
+        "--html",
+        html,
+        "--json-log",
+        json,
+        "--xml-log",
+        "/dev/null",
+        "--console-logs",
+        "--log-times",
+    ]);
+    let argv = told["argv"].as_array().unwrap();
+    assert_eq!(argv[5..], expected.as_array().unwrap()[..]);
+}
+
+#[test]
+fn a_test_that_cannot_be_run_leaves_all_its_reports() {
+    let project = project();
+    std::fs::write(project.path().join("bad.toml"), "nmae = 'x'\n").unwrap();
+    let words = ["bad.toml", "--junit-xml", "j.xml", "--html", "r.html", "--json-log", "log.jsonl"];
+    for (option, value) in [("LOGFILE", "log.xml"), ("UNUSED", "")] {
+        let ran = run(test(&project, &words).env_remove("LOGFILE").env(option, value));
+        assert_error(&ran, &["unknown key `nmae`"]);
+        for (name, part) in [
+            ("j.xml", "<failure message=\"test case failed\" type=\"NotStarted\">"),
+            ("r.html", "\"type\":\"NotStarted\""),
+            ("log.jsonl", "\"event\":\"run-end\",\"passed\":false,\"status\":1"),
+            ("log.xml", "</logfile>"),
+        ] {
+            let file = project.path().join(name);
+            let is_wanted = name != "log.xml" || option == "LOGFILE";
+            assert_eq!(file.exists(), is_wanted, "{name}");
+            if is_wanted {
+                let text = std::fs::read_to_string(&file).unwrap();
+                assert!(text.contains(part), "{text}");
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+    }
+    // A report that cannot be written does not hide the reason, nor keep the others away.
+    let words = ["bad.toml", "--junit-xml", "none/j.xml", "--html", "r.html"];
+    assert_error(&run(&mut test(&project, &words)), &["unknown key `nmae`"]);
+    assert!(project.path().join("r.html").exists());
+}
+
+#[test]
 fn a_kvm_device_that_cannot_be_used_is_told_before_the_script_starts() {
     let project = project();
     let ran = run(test(&project, &["test.toml"]).args(["--kvm-device", "/nonexistent"]));

@@ -74,6 +74,20 @@ impl Wanted {
         Ok(sinks)
     }
 
+    /// Opens what can be opened, for a run that has failed already.
+    #[must_use]
+    pub fn open_possible(&self, troubles: &Troubles) -> Vec<Box<dyn Sink>> {
+        let none = Self::default;
+        let each = [
+            Self { junit: self.junit.clone(), ..none() },
+            Self { html: self.html.clone(), ..none() },
+            Self { json: self.json.clone(), ..none() },
+            Self { xml: self.xml.clone(), ..none() },
+            Self { consoles: self.consoles.clone(), ..none() },
+        ];
+        each.iter().filter_map(|one| one.open(troubles).ok()).flatten().collect()
+    }
+
     fn check_distinct(&self) -> Result<(), Error> {
         let mut seen: Vec<PathBuf> = Vec::new();
         for path in [&self.junit, &self.html, &self.json, &self.xml].into_iter().flatten() {
