@@ -1,5 +1,6 @@
 //! The driver over real shells: everything but a kernel.
 
+mod reports;
 mod trouble;
 
 use std::path::Path;

@@ -99,7 +99,7 @@ impl Html {
             .map(|(name, kept)| (name.as_ref(), kept.cut()))
             .filter(|(_, cut)| *cut > 0)
             .collect();
-        let cut = harmless(&serde_json::to_string(&cut)?);
+        let cut = harmless(serde_json::to_string(&cut)?);
         let (lines, blocks) = (self.lines.cut(), self.frame.cut());
         writeln!(
             output,
@@ -117,16 +117,18 @@ impl Html {
     }
 }
 
-/// JSON without the characters that begin or end something in HTML, or a line in JavaScript.
-fn harmless(json: &str) -> String {
+/// JSON without the characters that begin or end something in HTML, or a line in JavaScript. They stand in strings only.
+fn harmless(json: String) -> String {
+    let is_special = |c: char| matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\u{7f}'..='\u{9f}');
+    if !json.contains(is_special) {
+        return json;
+    }
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        match c {
-            // All of these stand in strings only.
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\u{7f}'..='\u{9f}' => {
-                text.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            _ => text.push(c),
+        if is_special(c) {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
         }
     }
     text
@@ -137,7 +139,7 @@ impl Sink for Html {
         if self.written {
             return;
         }
-        let row = (self.count, harmless(&Row::brief(record).json()));
+        let row = (self.count, harmless(Row::brief(record).json()));
         let size = row.1.len();
         self.count = self.count.saturating_add(1);
         match &record.event {

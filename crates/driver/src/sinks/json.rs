@@ -57,6 +57,8 @@ impl Sink for JsonLog {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -103,6 +105,27 @@ mod tests {
         assert_eq!((&rows[7]["failure"], &rows[7]["seconds"]), (&"no".into(), &1.234.into()));
         assert_eq!((&rows[13]["passed"], &rows[13]["status"]), (&false.into(), &1.into()));
         assert_eq!((&rows[13]["error"]["type"], &rows[13]["error"]["line"]), (&"E".into(), &3.into()));
+    }
+
+    /// Kind and keys.
+    fn shape(row: &Value) -> (String, BTreeSet<String>) {
+        let keys = row.as_object().unwrap().keys().cloned().collect();
+        (row["event"].as_str().unwrap().to_owned(), keys)
+    }
+
+    #[test]
+    fn the_documentation_has_an_example_of_every_line() {
+        let docs = include_str!("../../../../docs/reports.md");
+        let examples = docs.lines().filter_map(|line| line.strip_prefix("    {"));
+        let examples = examples.map(|line| serde_json::from_str::<Value>(&format!("{{{line}")).unwrap());
+        let documented: BTreeSet<_> = examples.map(|row| shape(&row)).collect();
+        let written: BTreeSet<_> = written(&Story::whole()).iter().map(shape).collect();
+        assert_eq!(documented, written);
+        let keys: BTreeSet<&String> = written.iter().flat_map(|(_, keys)| keys).collect();
+        for key in keys {
+            assert!(docs.contains(&format!("`{key}`")), "{key}");
+        }
+        assert!(docs.contains(&format!("Schema {SCHEMA}.")));
     }
 
     proptest! {
