@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use snowboot_config::Manifest;
+use snowboot_config::{Manifest, NodeConfig};
 
 use crate::backoff::Backoff;
 use crate::control::{Control, Ended, InterruptHook, lock};
@@ -38,6 +38,8 @@ impl fmt::Debug for Options {
 pub struct Driver {
     name: String,
     machines: Vec<MachineHandle>,
+    /// These and those that were made while the run was under way: all that its end has to stop.
+    all: Arc<Mutex<Vec<MachineHandle>>>,
     launcher: Arc<dyn Launcher>,
     control: Arc<Control>,
     log: Logger,
@@ -78,6 +80,7 @@ impl Driver {
         });
         let driver = Self {
             name: manifest.name.clone(),
+            all: Arc::new(Mutex::new(machines.clone())),
             machines,
             launcher: options.launcher,
             control,
@@ -99,8 +102,7 @@ impl Driver {
     pub fn start_timer(&self) -> Result<(), Error> {
         self.stop_timer();
         let then = self.on_global_timeout.clone();
-        let timer =
-            Timer::start(self.limit, self.control.clone(), self.machines.clone(), self.log.clone(), then)?;
+        let timer = Timer::start(self.limit, self.control.clone(), self.all.clone(), self.log.clone(), then)?;
         *lock(&self.timer) = Some(timer);
         Ok(())
     }
@@ -127,6 +129,29 @@ impl Driver {
     #[must_use]
     pub fn machine(&self, name: &str) -> Option<&MachineHandle> {
         self.machines.iter().find(|machine| machine.name() == name)
+    }
+
+    /// Makes one more machine, which is none of [`Self::machines`]: the test starts it itself. Its number is the next free
+    /// one. The run's end stops it, too.
+    ///
+    /// # Errors
+    /// When there is a machine of that name, or there are 254 already.
+    pub fn create_machine(&self, name: &str, node: NodeConfig) -> Result<MachineHandle, Error> {
+        let mut all = lock(&self.all);
+        if all.iter().any(|machine| machine.name() == name) {
+            return Err(Error::setup(format!(
+                "{name}: there is a machine of this name already; give another one"
+            )));
+        }
+        let number =
+            u8::try_from(all.len() + 1).ok().filter(|number| usize::from(*number) <= Manifest::MAX_MACHINES);
+        let number = number.ok_or_else(|| {
+            Error::setup(format!("{name}: a test has at most {} machines", Manifest::MAX_MACHINES))
+        })?;
+        let (launcher, control) = (self.launcher.clone(), self.control.clone());
+        let machine = MachineHandle::new(name, number, node, launcher, control, self.log.clone());
+        all.push(machine.clone());
+        Ok(machine)
     }
 
     /// The VLANs that machines are plugged into, sorted.
@@ -213,9 +238,14 @@ impl Driver {
     /// Memory that the VMM adds to its machines, as it is now.
     #[must_use]
     pub fn memory_use(&self) -> Option<MemoryUse> {
-        let running = self.machines.iter().filter(|machine| machine.is_booted()).count();
+        let running = self.all().iter().filter(|machine| machine.is_booted()).count();
         let guest = self.launcher.guest_resident()?;
         Some(MemoryUse::new(memory::resident()?, self.base_resident, guest, running))
+    }
+
+    /// All machines, also those that were made during the run.
+    fn all(&self) -> Vec<MachineHandle> {
+        lock(&self.all).clone()
     }
 
     /// What is to be told of the run.
@@ -224,7 +254,7 @@ impl Driver {
         Report {
             name: self.name.clone(),
             seconds: self.began.elapsed().as_secs_f64(),
-            machines: self.machines.iter().map(MachineHandle::report).collect(),
+            machines: self.all().iter().map(MachineHandle::report).collect(),
             memory: self.memory_use(),
         }
     }
@@ -234,9 +264,8 @@ impl Driver {
         self.stop_timer();
         // Before the machines: none can be started any more when it is stopped.
         self.control.end(Ended::Finished);
-        let block =
-            self.machines.iter().any(MachineHandle::is_booted).then(|| self.log.block(None, "cleanup"));
-        stop_all(&self.machines);
+        let block = self.all().iter().any(MachineHandle::is_booted).then(|| self.log.block(None, "cleanup"));
+        stop_all(&self.all);
         drop(block);
         self.log.flush();
     }
@@ -259,14 +288,15 @@ impl Drop for Driver {
         self.stop_timer();
         self.control.set_first_use(None);
         self.control.end(Ended::Finished);
-        stop_all(&self.machines);
+        stop_all(&self.all);
     }
 }
 
 /// Stops them at the same time, after the run has ended.
-fn stop_all(machines: &[MachineHandle]) {
+fn stop_all(machines: &Mutex<Vec<MachineHandle>>) {
+    let machines = lock(machines).clone();
     std::thread::scope(|scope| {
-        for machine in machines {
+        for machine in &machines {
             let thread = std::thread::Builder::new().name("snowboot-stop".into());
             // A process without room for a thread still has to stop its machines.
             if thread.spawn_scoped(scope, || machine.stop_for_good()).is_err() {
@@ -308,7 +338,7 @@ impl Timer {
     fn start(
         limit: Duration,
         control: Arc<Control>,
-        machines: Vec<MachineHandle>,
+        machines: Arc<Mutex<Vec<MachineHandle>>>,
         log: Logger,
         then: AtTheEnd,
     ) -> Result<Self, Error> {

@@ -271,3 +271,18 @@ fn the_global_time_limit_counts_only_between_start_and_stop() {
     let error = machine.succeed(&["sleep 60"], None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::GlobalTimeout);
 }
+
+#[test]
+fn machines_made_during_the_run_end_with_it() {
+    let (driver, _) = driver(&[("a", "")], 60);
+    let node = driver.machines()[0].node().clone();
+    let extra = driver.create_machine("extra", node.clone()).unwrap();
+    assert_eq!((extra.number(), driver.machines().len()), (2, 1));
+    extra.succeed(&["true"], None).unwrap();
+    assert_eq!(driver.report().machines.len(), 2);
+    let error = driver.create_machine("extra", node).unwrap_err().to_string();
+    assert!(error.contains("extra: there is a machine of this name"), "{error}");
+    driver.finish();
+    assert!(!extra.is_booted());
+    assert!(extra.start().is_err());
+}
