@@ -1,11 +1,16 @@
-//! virtio-console with several ports (virtio 1.2, 5.3): every port is a console, hvc0, hvc1 and so on in Linux, and its
-//! other end is a [`stream`](crate::stream).
+//! virtio-console with several ports (virtio 1.2, 5.3): a port is a console, hvc0, hvc1 and so on in Linux, or a channel
+//! with a name; its other end is a [`stream`](crate::stream).
 //!
 //! ```text
 //! driver: DEVICE_READY ─► device: DEVICE_ADD for each port
-//! driver: PORT_READY n ─► device: CONSOLE_PORT n, PORT_OPEN n, RESIZE n if a size is known
+//! driver: PORT_READY n ─► device: CONSOLE_PORT n, PORT_OPEN n, RESIZE n if a size is known; or PORT_NAME n
 //! driver: PORT_OPEN n  ─► input flows
 //! ```
+//!
+//! A named port is opened and closed by programs on both sides, and each side is told of the other's: the guest that the
+//! host has closed after all bytes that the host wrote before, the host likewise. The device holds a close of the guest
+//! back until the queue of output is empty; what a program in the guest writes that opens the port in this short time
+//! counts as the first one's.
 //!
 //! The device owns the ports and the control messages that wait for a buffer. Output that the host does not read stays
 //! in the guest; input stays in the stream until the guest has opened the port, also across a reset. Bytes must never be
@@ -29,8 +34,8 @@ use snowboot_virtio::{
 };
 
 use self::port::Port;
+pub use self::port::PortEnd;
 use self::wire::{EMERGENCY_WRITE, F_EMERG_WRITE, F_MULTIPORT, F_SIZE, FromDriver, MESSAGE, Size, ToDriver};
-use crate::stream::DeviceEnd;
 use crate::wake::Wake;
 
 /// The most ports of one device: what its queues and their interrupts leave room for.
@@ -42,12 +47,12 @@ const CONTROL_QUEUE: u16 = 32;
 /// Queue 2: from the device; queue 3: from the driver (5.3.2).
 const CONTROL_RECEIVE: usize = 2;
 const CONTROL_TRANSMIT: usize = 3;
-/// Control messages that wait, per port: a handshake and a resize take four. A driver that asks for more without reading
+/// Control messages that wait, per port: a handshake, a resize and a new conversation take six. A driver that asks for more without reading
 /// the answers loses them.
 const MOST_WAITING_PER_PORT: usize = 16;
 
 const KIND: &str = "virtio-console";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// The console device.
 #[derive(Debug)]
@@ -61,11 +66,11 @@ pub struct Console {
 }
 
 impl Console {
-    /// A device whose n-th port is the n-th stream. Streams past [`MAX_PORTS`] are closed.
+    /// A device with these ports. Ports past [`MAX_PORTS`] are closed.
     ///
     /// # Errors
     /// When the process has no more file descriptors.
-    pub fn new(mut ports: Vec<DeviceEnd>) -> std::io::Result<(Self, ConsoleControl)> {
+    pub fn new(mut ports: Vec<PortEnd>) -> std::io::Result<(Self, ConsoleControl)> {
         ports.truncate(MAX_PORTS);
         let sizes = Arc::new(Sizes { wake: Wake::new()?, news: Mutex::new(vec![None; ports.len()]) });
         let control = ConsoleControl { sizes: Arc::clone(&sizes) };
@@ -92,11 +97,36 @@ impl Console {
     fn serve_all(&mut self) -> Result<(), QueueFault> {
         self.hear()?;
         self.speak()?;
-        for port in 0..self.ports.len() {
-            self.transmit(port)?;
-            self.receive(port)?;
+        (0..self.ports.len()).try_for_each(|port| self.serve(port))
+    }
+
+    /// Moves what there is to move at a port, output first: that of an earlier conversation must be gone before the
+    /// driver hears of a new one.
+    fn serve(&mut self, index: usize) -> Result<(), QueueFault> {
+        self.transmit(index)?;
+        self.receive(index)?;
+        self.announce(index)
+    }
+
+    /// Tells the driver when the host's program has opened or closed a port.
+    fn announce(&mut self, index: usize) -> Result<(), QueueFault> {
+        if !self.multiport() {
+            return Ok(());
         }
-        Ok(())
+        let news = self.ports.get_mut(index).map(Port::news);
+        let ((closed, opened), Ok(id)) = (news.unwrap_or_default(), u32::try_from(index)) else {
+            return Ok(());
+        };
+        if closed {
+            // Nobody needs to hear what is over before it was told.
+            self.waiting
+                .retain(|message| !matches!(message, ToDriver::Open(it) | ToDriver::Close(it) if *it == id));
+            self.say(ToDriver::Close(id));
+        }
+        if opened {
+            self.say(ToDriver::Open(id));
+        }
+        if closed || opened { self.speak() } else { Ok(()) }
     }
 
     fn receive(&mut self, index: usize) -> Result<(), QueueFault> {
@@ -118,7 +148,10 @@ impl Console {
         port.flush_aside();
         match session.queues.get_mut(receive_queue(index).saturating_add(1)) {
             Some(Some(queue)) => port.transmit(queue, &session.interrupt),
-            _ => Ok(()),
+            _ => {
+                port.drained();
+                Ok(())
+            }
         }
     }
 
@@ -150,15 +183,23 @@ impl Console {
             FromDriver::DeviceReady(true) => {
                 self.waiting.clear();
                 for (id, port) in (0..).zip(&mut self.ports) {
-                    port.open = false;
+                    port.forget();
                     self.waiting.push_back(ToDriver::Add(id));
                 }
+                return (0..self.ports.len()).try_for_each(|port| self.serve(port));
             }
             FromDriver::PortReady(id, true) => {
-                let Some(port) = index(id).and_then(|index| self.ports.get(index)) else { return Ok(()) };
-                let size = port.size;
-                self.say(ToDriver::Console(id));
-                self.say(ToDriver::Open(id));
+                let Some(index) = index(id) else { return Ok(()) };
+                let Some(port) = self.ports.get_mut(index) else { return Ok(()) };
+                port.set_ready();
+                let (size, is_console) = (port.size, port.name.is_none());
+                if is_console {
+                    self.say(ToDriver::Console(id));
+                    self.say(ToDriver::Open(id));
+                } else {
+                    self.say(ToDriver::Name(id));
+                    self.announce(index)?;
+                }
                 if let Some(size) = size {
                     self.say(ToDriver::Resize(id, size));
                 }
@@ -166,9 +207,9 @@ impl Console {
             FromDriver::PortOpen(id, open) => {
                 let Some(index) = index(id) else { return Ok(()) };
                 if let Some(port) = self.ports.get_mut(index) {
-                    port.open = open;
+                    port.set_open(open);
                 }
-                return self.receive(index);
+                return self.serve(index);
             }
             FromDriver::DeviceReady(false) | FromDriver::PortReady(_, false) | FromDriver::Other => {}
         }
@@ -190,7 +231,8 @@ impl Console {
         let Some(Some(queue)) = session.queues.get_mut(CONTROL_RECEIVE) else { return Ok(()) };
         queue.serve(&session.interrupt, |mut chain| {
             let Some(message) = self.waiting.pop_front() else { return Served::PutBack(chain) };
-            let bytes = message.bytes();
+            let name = index(message.port()).and_then(|index| self.ports.get(index)?.name.as_deref());
+            let bytes = message.bytes(name.unwrap_or_default());
             if chain.writer.remaining() >= bytes.len() {
                 let _ = chain.writer.write_all(&bytes);
             }
@@ -253,7 +295,9 @@ impl Device for Console {
         self.waiting.clear();
         self.resized = false;
         for port in &mut self.ports {
-            port.open = false;
+            port.forget();
+            // The queue of output is no more.
+            port.drained();
         }
     }
 
@@ -263,7 +307,11 @@ impl Device for Console {
             CONTROL_TRANSMIT => self.hear().and_then(|()| self.speak()),
             other => {
                 let port = if other < CONTROL_RECEIVE { 0 } else { (other / 2).saturating_sub(1) };
-                if other % 2 == 0 { self.receive(port) } else { self.transmit(port) }
+                if other % 2 == 0 {
+                    self.receive(port).and_then(|()| self.announce(port))
+                } else {
+                    self.transmit(port)
+                }
             }
         }
     }
@@ -282,8 +330,7 @@ impl Device for Console {
         if let Some(port) = self.ports.get(index) {
             port.stream.drain();
         }
-        self.transmit(index)?;
-        self.receive(index)
+        self.serve(index)
     }
 
     fn save(&self) -> Result<Saved, NotSaveable> {

@@ -1,3 +1,5 @@
+mod named;
+
 use std::time::Instant;
 
 use snowboot_virtio::features::EVENT_IDX;
@@ -16,7 +18,7 @@ struct Bench {
 
 fn console(ports: usize) -> (Console, Vec<HostEnd>, ConsoleControl) {
     let (hosts, devices): (Vec<_>, Vec<_>) = (0..ports).map(|_| pair(CAPACITY).unwrap()).unzip();
-    let (console, control) = Console::new(devices).unwrap();
+    let (console, control) = Console::new(devices.into_iter().map(PortEnd::console).collect()).unwrap();
     (console, hosts, control)
 }
 

@@ -21,6 +21,7 @@ const PORT_READY: u16 = 3;
 const CONSOLE_PORT: u16 = 4;
 const RESIZE: u16 = 5;
 const PORT_OPEN: u16 = 6;
+const PORT_NAME: u16 = 7;
 
 /// What the driver says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,10 @@ pub(super) enum ToDriver {
     Console(u32),
     /// The port is open on the host's side.
     Open(u32),
+    /// It is not any more.
+    Close(u32),
+    /// The port has a name.
+    Name(u32),
     /// The port's size in characters.
     Resize(u32, Size),
 }
@@ -64,22 +69,33 @@ pub(super) enum ToDriver {
 impl ToDriver {
     pub(super) fn port(self) -> u32 {
         match self {
-            Self::Add(id) | Self::Console(id) | Self::Open(id) | Self::Resize(id, _) => id,
+            Self::Add(id)
+            | Self::Console(id)
+            | Self::Open(id)
+            | Self::Close(id)
+            | Self::Name(id)
+            | Self::Resize(id, _) => id,
         }
     }
 
-    pub(super) fn bytes(self) -> Vec<u8> {
+    /// Its bytes; `name` is that of the port.
+    pub(super) fn bytes(self, name: &str) -> Vec<u8> {
         let (event, value) = match self {
             Self::Add(_) => (DEVICE_ADD, 0u16),
             Self::Console(_) => (CONSOLE_PORT, 1),
             Self::Open(_) => (PORT_OPEN, 1),
+            Self::Close(_) => (PORT_OPEN, 0),
+            Self::Name(_) => (PORT_NAME, 1),
             Self::Resize(..) => (RESIZE, 0),
         };
         let mut bytes = self.port().to_le_bytes().to_vec();
         bytes.extend(event.to_le_bytes());
         bytes.extend(value.to_le_bytes());
-        if let Self::Resize(_, size) = self {
-            bytes.extend(size.bytes());
+        match self {
+            Self::Resize(_, size) => bytes.extend(size.bytes()),
+            // Linux adds the zero at its end itself.
+            Self::Name(_) => bytes.extend(name.as_bytes()),
+            _ => {}
         }
         bytes
     }

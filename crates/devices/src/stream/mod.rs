@@ -5,6 +5,7 @@
 //! woken only when one waits, the device only when it was not told yet, and about room only when it had run out and
 //! half of the capacity is free again. The stream must never lose or reorder a byte while both ends are there.
 
+mod programs;
 mod ring;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+pub use self::programs::HostView;
+use self::programs::Programs;
 use self::ring::Ring;
 use crate::wake::Wake;
 
@@ -29,6 +32,7 @@ pub fn pair(capacity: usize) -> io::Result<(HostEnd, DeviceEnd)> {
             to_host: Ring::new(capacity),
             host_open: true,
             device_open: true,
+            programs: Programs::default(),
             told: false,
             wants_room: false,
             readers: 0,
@@ -52,20 +56,20 @@ impl HostEnd {
     /// Writes some of `data`, at least one byte unless it is empty, waiting for room until `deadline` (`None`: for ever).
     ///
     /// # Errors
-    /// `BrokenPipe` when the device is gone, `TimedOut` at the deadline.
+    /// `BrokenPipe` when the device is gone or the guest's program has closed its end, `TimedOut` at the deadline.
     pub fn write(&self, data: &[u8], deadline: Option<Instant>) -> io::Result<usize> {
         let shared = &self.side.0;
         let mut state = shared.lock();
-        while state.device_open && state.to_device.room() == 0 && !data.is_empty() {
+        while state.is_taken() && state.to_device.room() == 0 && !data.is_empty() {
             state.writers += 1;
             let (guard, late) = wait(&shared.writable, state, deadline);
             state = guard;
             state.writers -= 1;
-            if late && state.device_open && state.to_device.room() == 0 {
+            if late && state.is_taken() && state.to_device.room() == 0 {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
-        if !state.device_open {
+        if !state.is_taken() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let written = state.to_device.fill_from(&mut &*data, data.len())?;
@@ -76,19 +80,20 @@ impl HostEnd {
     }
 
     /// Reads as much as is there, waiting for the first byte until `deadline` (`None`: for ever). `Ok(0)` means that the
-    /// device is gone and everything it wrote has been read (or that `buffer` is empty).
+    /// device is gone, or the guest's program has closed its end, and everything it wrote has been read (or that `buffer`
+    /// is empty).
     ///
     /// # Errors
     /// `TimedOut` at the deadline.
     pub fn read(&self, mut buffer: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
         let shared = &self.side.0;
         let mut state = shared.lock();
-        while state.device_open && state.to_host.is_empty() && !buffer.is_empty() {
+        while state.is_taken() && state.to_host.is_empty() && !buffer.is_empty() {
             state.readers += 1;
             let (guard, late) = wait(&shared.readable, state, deadline);
             state = guard;
             state.readers -= 1;
-            if late && state.device_open && state.to_host.is_empty() {
+            if late && state.is_taken() && state.to_host.is_empty() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
@@ -129,11 +134,17 @@ impl DeviceEnd {
     /// # Errors
     /// Those of `source`; the bytes before the error are in the stream.
     pub fn write_from(&self, source: &mut dyn Read, limit: usize) -> io::Result<usize> {
-        let mut state = self.shared.lock();
+        self.put(self.shared.lock(), source, limit)
+    }
+
+    fn put(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        source: &mut dyn Read,
+        limit: usize,
+    ) -> io::Result<usize> {
         if !state.host_open {
-            let limit = u64::try_from(limit).unwrap_or(u64::MAX);
-            let moved = io::copy(&mut source.take(limit), &mut io::sink())?;
-            return Ok(usize::try_from(moved).unwrap_or(usize::MAX));
+            return discard(source, limit);
         }
         let before = state.to_host.len();
         let moved = state.to_host.fill_from(source, limit);
@@ -210,6 +221,7 @@ struct State {
     to_host: Ring,
     host_open: bool,
     device_open: bool,
+    programs: Programs,
     /// The descriptor was signalled and the device has not drained it yet.
     told: bool,
     /// The device left a full ring behind and waits for room.
@@ -217,6 +229,13 @@ struct State {
     /// Host threads that wait for data and for room; nobody is woken in vain.
     readers: usize,
     writers: usize,
+}
+
+impl State {
+    /// Whether there is somebody at the other end, as the host sees it.
+    fn is_taken(&self) -> bool {
+        self.device_open && !self.programs.guest_has_left()
+    }
 }
 
 impl Shared {
@@ -230,6 +249,13 @@ impl Shared {
             self.wake.signal();
         }
     }
+}
+
+/// Takes up to `limit` bytes and throws them away.
+fn discard(source: &mut dyn Read, limit: usize) -> io::Result<usize> {
+    let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+    let moved = io::copy(&mut source.take(limit), &mut io::sink())?;
+    Ok(usize::try_from(moved).unwrap_or(usize::MAX))
 }
 
 /// Waits once; the flag says whether the deadline has passed.

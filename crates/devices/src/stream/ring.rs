@@ -66,6 +66,11 @@ impl Ring {
         Ok(moved)
     }
 
+    /// Forgets what is in it.
+    pub(super) fn clear(&mut self) {
+        (self.head, self.length) = (0, 0);
+    }
+
     /// What is in the ring, without taking it.
     pub(super) fn copy(&self) -> Vec<u8> {
         let first = self.bytes.len().min(self.head + self.length);

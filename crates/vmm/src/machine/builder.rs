@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use snowboot_bus::GuestMemory;
 use snowboot_config::{DiskConfig, MachineConfig};
 use snowboot_devices::block::{Block, Disk, Options, SerialNumber};
-use snowboot_devices::console::{Console, ConsoleControl};
+use snowboot_devices::console::{Console, ConsoleControl, PortEnd};
 use snowboot_devices::entropy::Entropy;
 use snowboot_devices::i8042::I8042;
 use snowboot_devices::net::{Net, NetControl};
@@ -32,6 +32,7 @@ pub struct Builder {
     kernels: Arc<KernelCache>,
     serial: Box<dyn Write + Send>,
     consoles: Vec<DeviceEnd>,
+    channels: Vec<(String, DeviceEnd)>,
     ports: Vec<Port>,
 }
 
@@ -51,6 +52,7 @@ impl Builder {
             kernels: Arc::default(),
             serial: Box::new(std::io::sink()),
             consoles: Vec::new(),
+            channels: Vec::new(),
             ports: Vec::new(),
         }
     }
@@ -83,6 +85,14 @@ impl Builder {
         self
     }
 
+    /// One more channel for programs: `/dev/virtio-ports/NAME` where udev runs, a port of the consoles' device behind all
+    /// consoles.
+    #[must_use]
+    pub fn channel(mut self, name: &str, end: DeviceEnd) -> Self {
+        self.channels.push((name.to_owned(), end));
+        self
+    }
+
     /// Plugs the next network card of the configuration into `port`.
     #[must_use]
     pub fn plug(mut self, port: Port) -> Self {
@@ -111,7 +121,7 @@ impl Builder {
         let vcpus = create_vcpus(&kvm, &vm, self.config.vcpus.get(), entry)?;
         let mut platform = Platform::new(Arc::clone(&vm), memory)?;
         let serial = attach_legacy(&platform, &vm, self.serial)?;
-        let console = attach_consoles(&mut platform, self.consoles)?;
+        let console = attach_consoles(&mut platform, self.consoles, self.channels)?;
         attach_disks(&mut platform, &self.config.disks)?;
         let nics = attach_nics(&mut platform, &self.config, self.ports)?;
         attach_entropy(&mut platform)?;
@@ -157,7 +167,15 @@ fn attach_legacy(platform: &Platform, vm: &Vm, output: Box<dyn Write + Send>) ->
     Ok(input)
 }
 
-fn attach_consoles(platform: &mut Platform, ends: Vec<DeviceEnd>) -> Result<Option<ConsoleControl>, Error> {
+fn attach_consoles(
+    platform: &mut Platform,
+    consoles: Vec<DeviceEnd>,
+    channels: Vec<(String, DeviceEnd)>,
+) -> Result<Option<ConsoleControl>, Error> {
+    let consoles = consoles.into_iter().map(|end| Ok(PortEnd::console(end)));
+    let channels = channels.into_iter().map(|(name, end)| PortEnd::named(&name, end));
+    let ends: Result<Vec<_>, _> = consoles.chain(channels).collect();
+    let ends = ends.map_err(Error::host("set up a channel"))?;
     if ends.is_empty() {
         return Ok(None);
     }
