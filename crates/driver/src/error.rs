@@ -19,6 +19,8 @@ pub enum ErrorKind {
     NoShell,
     /// The guest's answer has not the expected form.
     Malformed,
+    /// A file of the host cannot be read or written.
+    HostFile,
     /// The interrupt hook asked to stop.
     Interrupted,
     /// The run's time limit is over.
@@ -117,6 +119,17 @@ pub enum Error {
         /// What was expected, what came.
         message: String,
     },
+    /// A file of the host cannot be read or written.
+    #[error("{machine}: {message}")]
+    HostFile {
+        /// The machine that it was for.
+        machine: String,
+        /// Which file, and what it was for.
+        message: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The driver cannot do what it was asked; the text says why.
     #[error("{message}")]
     Setup {
@@ -143,6 +156,7 @@ impl Error {
             Self::Machine { .. } | Self::Several(_) | Self::Setup { .. } => ErrorKind::MachineError,
             Self::NoShell(_) => ErrorKind::NoShell,
             Self::Malformed { .. } => ErrorKind::Malformed,
+            Self::HostFile { .. } => ErrorKind::HostFile,
             Self::Interrupted => ErrorKind::Interrupted,
             Self::GlobalTimeout(_) => ErrorKind::GlobalTimeout,
         }
@@ -162,7 +176,7 @@ impl Error {
     /// The machine that it is about.
     fn machine(&self) -> Option<&str> {
         match self {
-            Self::Malformed { machine, .. } => Some(machine),
+            Self::Malformed { machine, .. } | Self::HostFile { machine, .. } => Some(machine),
             _ => self.failure().map(|failure| failure.machine.as_str()),
         }
     }

@@ -14,11 +14,17 @@ use snowboot_vmm::{Builder, KernelCache, Machine, toplevel};
 use crate::console::ConsoleWriter;
 use crate::control::lock;
 use crate::memory;
-use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm};
+use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Port as FilePort, Vm};
 
 /// Bytes that the shell's channel holds each way. More than one page of answers, so that a guest writes on while the
 /// host's thread is being woken.
 const SHELL_BUFFER: usize = 256 * 1024;
+
+/// The same for files: the device is woken for room when half of it is free, and a guest writes 32 KiB at once.
+const FILES_BUFFER: usize = 1 << 20;
+
+/// The name that the guest's side of the channel for files has.
+const FILES_PORT: &str = "org.snowboot.files.0";
 
 /// Kernel command line of a machine that names a kernel and no command line: a console, and an end instead of a hang.
 const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=1";
@@ -56,17 +62,19 @@ impl Launcher for KvmLauncher {
         serial: ConsoleWriter,
     ) -> Result<Launched, BoxError> {
         let (host, device) = stream::pair(SHELL_BUFFER)?;
+        let (files, files_device) = stream::pair(FILES_BUFFER)?;
         let mut builder = Builder::new(machine_config(name, number, node)?)
             .kvm_device(&self.kvm_device)
             .kernel_cache(self.kernels.clone())
             .serial_output(Box::new(serial))
-            .console(device);
+            .console(device)
+            .channel(FILES_PORT, files_device);
         for (index, vlan) in (1..).zip(&node.vlans) {
             let index: u32 = index;
             builder = builder.plug(self.port(*vlan, &format!("{name}:eth{index}")));
         }
         let vm = Arc::new(KvmVm(builder.build()?));
-        Ok(Launched { vm, shell: Arc::new(Shell(host)) })
+        Ok(Launched { vm, shell: Arc::new(HostChannel(host)), files: Arc::new(HostChannel(files)) })
     }
 
     fn guest_resident(&self) -> Option<u64> {
@@ -137,14 +145,39 @@ fn outcome(outcome: snowboot_vmm::Outcome) -> Outcome {
     }
 }
 
-struct Shell(HostEnd);
+struct HostChannel(HostEnd);
 
-impl Channel for Shell {
+impl Channel for HostChannel {
     fn write(&self, data: &[u8], deadline: Instant) -> io::Result<usize> {
         self.0.write(data, Some(deadline))
     }
 
     fn read(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         self.0.read(buffer, Some(deadline))
+    }
+}
+
+impl FilePort for HostChannel {
+    fn open(&self) -> io::Result<()> {
+        self.0.open();
+        Ok(())
+    }
+
+    fn finish(&self) {
+        self.0.finish();
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+
+    fn find(&self) -> String {
+        // udev makes the link; an initrd may have none.
+        format!(
+            "port=/dev/virtio-ports/{FILES_PORT}; if [ ! -c $port ]; then port=; \
+             for at in /sys/class/virtio-ports/*; do \
+             if [ -r \"$at/name\" ] && [ \"$(<\"$at/name\")\" = {FILES_PORT} ]; then port=/dev/${{at##*/}}; fi; \
+             done; fi; [ -c \"$port\" ] || port="
+        )
     }
 }

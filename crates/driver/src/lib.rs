@@ -56,5 +56,5 @@ pub use memory::MemoryUse;
 pub use report::{MachineReport, Report};
 pub use shell::{GREETING, quote};
 pub use sinks::Terminal;
-pub use vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm};
+pub use vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Port, Vm};
 pub use waits::DEFAULT_TIMEOUT;

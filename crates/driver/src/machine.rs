@@ -1,5 +1,6 @@
 //! One machine of a test: its life, its shell, its console.
 
+mod files;
 mod trouble;
 
 use std::fmt;
@@ -15,7 +16,7 @@ use crate::event::{Level, Step};
 use crate::log::{Block, Logger};
 use crate::report::MachineReport;
 use crate::shell::{Link, Shell, Want};
-use crate::vm::{Channel, Launched, Launcher, Outcome, Vm};
+use crate::vm::{Channel, Launched, Launcher, Outcome, Port, Vm};
 use crate::waits::DEFAULT_TIMEOUT;
 
 /// How long a machine may take from its start to its shell. Upstream allows ten times 30 s.
@@ -97,6 +98,7 @@ struct Running {
     vm: Arc<dyn Vm>,
     channel: Arc<dyn Channel>,
     shell: Arc<Mutex<Shell>>,
+    files: Arc<dyn Port>,
     serial: ConsoleWriter,
 }
 
@@ -205,7 +207,7 @@ impl MachineHandle {
         let generation = console.begin();
         let serial = ConsoleWriter::new(console, generation, log, self.0.name.clone());
         let launched = self.0.launcher.launch(self.name(), self.0.number, &self.0.node, serial.clone());
-        let Launched { vm, shell: channel } = launched.map_err(|error| {
+        let Launched { vm, shell: channel, files } = launched.map_err(|error| {
             serial.end();
             self.trouble_because("cannot be started", error)
         })?;
@@ -217,7 +219,7 @@ impl MachineHandle {
         }));
         // Building takes time, in which the run may have ended.
         self.0.control.check_ended()?;
-        Ok(Running { vm, channel, shell: Arc::new(Mutex::new(Shell::new())), serial })
+        Ok(Running { vm, channel, shell: Arc::new(Mutex::new(Shell::new())), files, serial })
     }
 
     /// Whether it was started and not yet seen to end.

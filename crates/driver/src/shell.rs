@@ -106,7 +106,7 @@ impl<'a> Link<'a> {
     }
 
     /// Until when to wait in one go; fails when the run or the time is over, or nothing can come any more.
-    fn tick(&self, deadline: Option<Instant>) -> Result<Instant, ShellError> {
+    pub(crate) fn tick(&self, deadline: Option<Instant>) -> Result<Instant, ShellError> {
         self.pace.check().map_err(ShellError::Ended)?;
         if self.console.stands_still() {
             return Err(ShellError::Standstill);
@@ -212,6 +212,29 @@ impl Shell {
         if want == Want::Nothing {
             return Ok(Answer { status: OUTPUT_NOT_ASKED, output: String::new() });
         }
+        self.collect(link, command, want, deadline)
+    }
+
+    /// Sends a command and returns at once; `name` is what it is called in messages. Its answer is to be collected, and
+    /// is owed until then.
+    pub(crate) fn begin(&mut self, link: &Link<'_>, command: &str, name: &str) -> Result<(), ShellError> {
+        self.send(link, &command_line(command, None), Some(name), None)
+    }
+
+    /// Whether the guest has said a whole line.
+    pub(crate) fn has_line(&mut self, link: &Link<'_>) -> Result<bool, ShellError> {
+        self.poll(link)?;
+        Ok(self.buffer.contains(&b'\n'))
+    }
+
+    /// Takes the answer to a command that was sent.
+    pub(crate) fn collect(
+        &mut self,
+        link: &Link<'_>,
+        command: &str,
+        want: Want,
+        deadline: Option<Instant>,
+    ) -> Result<Answer, ShellError> {
         let line = match self.answer(link, deadline, self.answer_cap) {
             Err(ShellError::Gone | ShellError::Restarted) if want == Want::Output => {
                 let output = decode_part(&std::mem::take(&mut self.buffer));
@@ -264,7 +287,7 @@ impl Shell {
     }
 
     /// Brings the shell to where its next line is the answer to the next command.
-    fn catch_up(&mut self, link: &Link<'_>, deadline: Option<Instant>) -> Result<(), ShellError> {
+    pub(crate) fn catch_up(&mut self, link: &Link<'_>, deadline: Option<Instant>) -> Result<(), ShellError> {
         self.poll(link)?;
         if let Some(at) = find(&self.buffer, GREETING.as_bytes()) {
             // It has restarted since; in particular it knows nothing of the first half of what is unsent.

@@ -2,6 +2,8 @@
 //!
 //! It speaks the whole protocol, and ends as a machine does (`poweroff` ends it), but has no kernel, console or network.
 
+mod port;
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use snowboot_config::NodeConfig;
 
+use self::port::FakePort;
 use crate::console::ConsoleWriter;
 use crate::control::lock;
 use crate::shell::GREETING;
@@ -18,7 +21,8 @@ use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm}
 
 /// Starts a bash for every machine. A node whose command line holds `refuse` cannot be started; one with `mute` never
 /// greets; one with `chatty` says something first, and one with `remark` something after its greeting; one with `no-nc`
-/// has no netcat, and one with `bad-unit` a systemd whose units have all failed.
+/// has no netcat, one with `no-tar` no tar, one with `no-port` no channel for files, and one with `bad-unit` a systemd whose
+/// units have all failed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FakeLauncher;
 
@@ -40,7 +44,8 @@ impl Launcher for FakeLauncher {
             state: Mutex::new(State { serial: Some(serial), ..State::default() }),
             changed: Condvar::new(),
         });
-        Ok(Launched { vm: Arc::new(FakeVm(fake.clone())), shell: Arc::new(FakeShell(fake)) })
+        let files = Arc::new(FakePort::new(!cmdline.contains("no-port")));
+        Ok(Launched { vm: Arc::new(FakeVm(fake.clone())), shell: Arc::new(FakeShell(fake)), files })
     }
 }
 
@@ -49,6 +54,9 @@ fn prelude(cmdline: &str) -> String {
     let mut line = "poweroff() { exit 0; }".to_owned();
     if cmdline.contains("no-nc") {
         line.push_str("; nc() { return 127; }; export -f nc");
+    }
+    if cmdline.contains("no-tar") {
+        line.push_str("; command() { false; }; export -f command; tar() { return 127; }; export -f tar");
     }
     if cmdline.contains("bad-unit") {
         line.push_str(

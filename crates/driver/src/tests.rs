@@ -24,7 +24,7 @@ impl Sink for Keep {
     }
 }
 
-fn driver(cmdlines: &[(&str, &str)], timeout: u64) -> (Driver, Arc<Mutex<Vec<Event>>>) {
+pub(crate) fn driver(cmdlines: &[(&str, &str)], timeout: u64) -> (Driver, Arc<Mutex<Vec<Event>>>) {
     driver_on(Arc::new(FakeLauncher), cmdlines, timeout)
 }
 

@@ -82,12 +82,30 @@ pub trait Channel: Send + Sync {
     fn read(&self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize>;
 }
 
+/// The host's end of a channel that programs open and close on both sides. Reading gives 0, and writing `BrokenPipe`, once
+/// the guest's program has closed its end.
+pub trait Port: Channel {
+    /// Begins a conversation: nothing of an earlier one is left.
+    ///
+    /// # Errors
+    /// When the host has no room for it.
+    fn open(&self) -> io::Result<()>;
+    /// Nothing more will be written: the guest's program reads the end of the file after the last byte.
+    fn finish(&self);
+    /// Ends the conversation at once; what was on its way is thrown away.
+    fn close(&self);
+    /// Bash that sets the variable `port` to where the guest has its end: a path, or nothing when it has none.
+    fn find(&self) -> String;
+}
+
 /// A machine that has been built and not yet started.
 pub struct Launched {
     /// The machine.
     pub vm: Arc<dyn Vm>,
     /// Its shell.
     pub shell: Arc<dyn Channel>,
+    /// What files go through.
+    pub files: Arc<dyn Port>,
 }
 
 impl fmt::Debug for Launched {
