@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use snowboot_driver::{Error, ErrorKind, Failure, InterruptHook};
 
@@ -84,11 +84,24 @@ pub(crate) fn raised(py: Python<'_>, run: &Run, error: &Error) -> PyErr {
         }
         ErrorKind::Malformed => MalformedAnswer::new_err(text),
         ErrorKind::NoShell => NoShell::new_err(text),
+        ErrorKind::HostFile => host_file(error, &text),
         ErrorKind::MachineError => MachineError::new_err(text),
     };
     match error.failure().map(|failure| describe(py, &exception, failure)) {
         Some(Err(other)) => other,
         _ => exception,
+    }
+}
+
+/// Python makes of it the class that belongs to its number, such as `FileNotFoundError`.
+fn host_file(error: &Error, text: &str) -> PyErr {
+    let number = match error {
+        Error::HostFile { source, .. } => source.raw_os_error(),
+        _ => None,
+    };
+    match number {
+        Some(number) => PyOSError::new_err((number, text.to_owned())),
+        None => PyOSError::new_err(text.to_owned()),
     }
 }
 

@@ -56,7 +56,7 @@ class Driver:
         self.out_dir = Path(out_dir).absolute()
         self.logger = Logger(self._native)
         natives = self._native.machines()
-        self.machines: list[Machine] = [Machine(native, self.logger) for native in natives]
+        self.machines: list[Machine] = [Machine(native, self.logger, self.out_dir) for native in natives]
         self.variables = {native.variable: m for native, m in zip(natives, self.machines)}
         """The machines by the names that scripts have for them."""
         self.is_limited = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .commands import Commands
 from .console import Console
+from .files import Files
 from .network import Network
 from .power import Power
 from .units import Units
@@ -18,6 +19,7 @@ __all__ = ["Machine"]
 class Machine(
     Commands,
     Console,
+    Files,
     Network,
     Power,
     Units,

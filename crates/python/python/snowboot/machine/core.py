@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from .. import _native
 from ..logger import Logger
@@ -13,9 +14,11 @@ from ..text import Text, text
 class Core:
     """A machine's name, state and log."""
 
-    def __init__(self, native: _native.Machine, log: Logger) -> None:
+    def __init__(self, native: _native.Machine, log: Logger, out_dir: Path) -> None:
         self._native = native
         self._log = log
+        self.out_dir = out_dir
+        """Where files of guests go."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
