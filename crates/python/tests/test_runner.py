@@ -133,10 +133,10 @@ class Bad(Scratch):
         self.assertRegex(run.stderr, r"last console lines .*:\n    kernel: boom\n")
 
     def test_plain_python_errors_have_a_plain_traceback(self) -> None:
-        run = self.run_script("x = 1\nprint(y)\n")
+        run = self.run_script("x = 1\ndel x; print(x)\n")
         self.assertEqual(run.returncode, 1)
         self.assertIn('File "<test script>", line 2', run.stderr)
-        self.assertIn("NameError: name 'y' is not defined", run.stderr)
+        self.assertIn("NameError: name 'x' is not defined", run.stderr)
         self.assertNotIn("runner.py", run.stderr)
 
     def test_a_syntax_error_names_its_line(self) -> None:

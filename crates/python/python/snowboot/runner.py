@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import __version__
+from . import __version__, check
 from .driver import Driver
 from .ending import Ending, Watchdog, briefly
 from .errors import GlobalTimeout, ManifestError, TestScriptError
@@ -40,6 +40,8 @@ GRACE = 10.0
 TEARDOWN = 60.0
 # How long after the global time limit the driver itself may take to say so.
 SLACK = 1.0
+# Seconds that checks may take without a word.
+SILENCE = 2.0
 # File descriptors that a run may have. A machine takes about 50, and the usual limit is 1024.
 FILES = 65536
 
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something fails")
     parser.add_argument("--json-report", type=Path, metavar="FILE", help="write the result as JSON")
+    check.add_options(parser)
     add_options(parser)
     return parser
 
@@ -145,15 +148,36 @@ class Run:
             self.session = Session(driver, self._time_limit)
             self.session.run()
             return
-        self.watchdog.set(driver.global_timeout + SLACK)
         script = Script.of(driver)
         self.script = script.name
+        self.check(driver, script)
+        self.watchdog.set(driver.global_timeout + SLACK)
+        driver.start_timer()
         driver.logger.info(f"running test {driver.name}: it ends after {driver.global_timeout} s at the latest")
         script.show_lines_of_this()
         if not starts_machines(script.parse(), driver.variables):
             driver.start_together()
         script.run(driver.namespace())
         driver.logger.info("the test script is finished")
+
+    def check(self, driver: Driver, script: Script) -> None:
+        """Checks the script before anything starts. It is not the test's time that this takes."""
+        driver.stop_timer()
+        note = threading.Timer(SILENCE, lambda: driver.logger.info("checking the test script"))
+        note.daemon = True
+        note.start()
+        try:
+            outcomes = check.check_script(driver, script, self.options)
+        finally:
+            note.cancel()
+        # What is no Python says so itself, as it runs.
+        found = [outcome for outcome in outcomes if outcome.name != "syntax"]
+        for outcome in found:
+            if outcome.trouble:
+                driver.logger.warning(f"the check of {outcome.name} could not be made: {outcome.trouble}")
+        if lines := check.refused(found):
+            say(*lines[:-1])
+            raise NotStarted(lines[-1])
 
     @contextmanager
     def _time_limit(self) -> Iterator[None]:
