@@ -8,8 +8,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::expect_used))]
 
+mod check;
 mod disk;
 mod doctor;
+mod driver_entry;
 mod exit;
 mod generate;
 mod kvm_device;
@@ -36,6 +38,8 @@ Examples:
   snowboot run ./result                             Boot a NixOS toplevel on this terminal
   snowboot run --kernel bzImage --initrd initrd     Boot a kernel
   snowboot test test.toml -o artifacts              Run a test
+  snowboot test -I test.toml                        Try out commands on its machines
+  snowboot check test.toml                          Check a test without running it
 
 Environment:
   SNOWBOOT_LOG          What to log on the standard error, such as info or snowboot_vmm=debug [default: warn]
@@ -59,6 +63,10 @@ enum Command {
     Run(run::Args),
     /// Run a test: its machines, networks and Python script
     Test(test::Args),
+    /// Check a test without running it
+    Check(check::Args),
+    /// Run a test with the command line of the NixOS test driver
+    NixosTestDriver(driver_entry::Args),
     /// Say what this host can do and what is missing
     Doctor(doctor::Args),
     /// Print a completion script for a shell
@@ -68,8 +76,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_log().and_then(|()| dispatch(cli.command)).unwrap_or_else(|error| {
+    let command = match driver_entry::called_by_name(std::env::args_os()) {
+        Some(args) => Command::NixosTestDriver(args),
+        None => Cli::parse().command,
+    };
+    start_log().and_then(|()| dispatch(command)).unwrap_or_else(|error| {
         say::line(&format!("snowboot: error: {}", say::one_line(&error)));
         exit::HOST_ERROR.into()
     })
@@ -79,6 +90,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::NixosTestDriver(args) => driver_entry::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

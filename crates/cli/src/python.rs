@@ -12,8 +12,12 @@ const INTERPRETER_VARIABLE: &str = "SNOWBOOT_PYTHON";
 /// Names the folder of the package.
 const FOLDER_VARIABLE: &str = "SNOWBOOT_PYTHON_PATH";
 const PACKAGE: &str = "snowboot";
-/// What is run.
+/// What runs a test.
 const MODULE: &str = "snowboot.runner";
+/// What checks one.
+pub(crate) const CHECK: &str = "snowboot.check";
+/// What has the command line of the NixOS test driver.
+pub(crate) const DRIVER_ENTRY: &str = "snowboot.nixos_test_driver";
 /// The oldest that will do.
 const OLDEST: (u32, u32) = (3, 11);
 
@@ -89,10 +93,15 @@ impl Python {
         Ok(Self { interpreter, path, version: answer.version, package })
     }
 
-    /// `INTERPRETER -m snowboot.runner`. The current folder is kept off the module path: it may hold anything.
+    /// `INTERPRETER -m snowboot.runner`.
     pub(crate) fn runner(&self) -> Command {
+        self.module(MODULE)
+    }
+
+    /// `INTERPRETER -m MODULE`. The current folder is kept off the module path: it may hold anything.
+    pub(crate) fn module(&self, module: &str) -> Command {
         let mut command = self.command();
-        command.args(["-P", "-m", MODULE]);
+        command.args(["-P", "-m", module]);
         command
     }
 

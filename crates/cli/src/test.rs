@@ -18,6 +18,7 @@ use snowboot_config::{DiskConfig, Manifest, NodeConfig, Script};
 use snowboot_driver::RunError;
 use snowboot_vmm::toplevel;
 
+use crate::check::Skip;
 use crate::kvm_device::{self, KvmDevice};
 use crate::python::Python;
 use crate::report::Destination;
@@ -33,12 +34,17 @@ pub(crate) struct Args {
     /// Folder for the script's own files: its `driver.out_dir`
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
+    /// Take commands from the terminal, or from a pipe, in the place of the script
+    #[arg(short = 'I', long)]
+    interactive: bool,
     /// How much the test's log shows
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: LogLevel,
     /// Say nothing unless something fails
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    skip: Skip,
     #[command(flatten)]
     kvm_device: KvmDevice,
     #[command(flatten)]
@@ -56,8 +62,11 @@ What the script gives to sys.exit is the status too.
 Python 3.11 or newer runs the script: SNOWBOOT_PYTHON names the interpreter [default: python3], SNOWBOOT_PYTHON_PATH
 the folder that holds Snowboot's Python package where it is not beside this program.
 
+The script is checked before anything starts; `snowboot check --help` tells more.
+
 Examples:
   snowboot test ping.toml
+  snowboot test -I ping.toml
   snowboot test ping.toml -o artifacts --quiet --json-report result.json
   snowboot test ping.toml --html report.html --junit-xml junit.xml";
 
@@ -141,6 +150,10 @@ fn hand_over(args: &Args, report: Option<&Destination>) -> Result<Infallible> {
     // What is called Python may be a script that goes elsewhere first.
     command.arg(absolute(&args.manifest)?).arg("-o").arg(absolute(&args.output)?);
     command.args(["--log-level", args.log_level.name()]);
+    if args.interactive {
+        command.arg("--interactive");
+    }
+    args.skip.hand_over(&mut command);
     if args.quiet {
         command.arg("--quiet");
     }
@@ -160,7 +173,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// Finds before anything starts what would make the test fail later.
-fn check(file: &Path) -> Result<()> {
+pub(crate) fn check(file: &Path) -> Result<()> {
     let text = fs::read_to_string(file)
         .map_err(|error| anyhow!("Cannot read the manifest {}: {}", file.display(), explain(&error)))?;
     let manifest = Manifest::parse(file, &text)?;

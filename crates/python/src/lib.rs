@@ -8,6 +8,7 @@ mod errors;
 mod machine;
 mod reports;
 mod run;
+mod source;
 
 use pyo3::prelude::*;
 

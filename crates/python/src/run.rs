@@ -11,9 +11,10 @@ use snowboot_config::{Manifest, Script, variable_name};
 use snowboot_driver::sinks::Look;
 use snowboot_driver::{Driver as Native, KvmLauncher, Launcher, Level, Options, Sink, Terminal};
 
-use crate::errors::{ManifestError, Run, raised, trouble};
+use crate::errors::{Run, raised, trouble};
 use crate::machine::Machine;
 use crate::reports::{self, Reports};
+use crate::source::Source;
 
 /// All machines of a test.
 #[pyclass(frozen, module = "snowboot._native")]
@@ -41,14 +42,14 @@ impl Drop for Driver {
 
 #[pymethods]
 impl Driver {
-    /// Reads a manifest and makes its machines; none is started.
+    /// Reads descriptions of machines and makes these; none is started.
     #[new]
     #[pyo3(signature = (
         manifest, *, kvm_device="/dev/kvm", log_level="info", log_times=false, quiet=false, reports=None,
         on_global_timeout=None
     ))]
     fn new(
-        manifest: PathBuf,
+        manifest: Source,
         kvm_device: &str,
         log_level: &str,
         log_times: bool,
@@ -56,7 +57,7 @@ impl Driver {
         reports: Option<&Reports>,
         on_global_timeout: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let manifest = read(&manifest)?;
+        let manifest = manifest.read()?;
         let level = Level::from_str(log_level).map_err(PyValueError::new_err)?;
         let look = Look::of_stderr(level);
         let look = Look { times: look.times || log_times, quiet, ..look };
@@ -282,16 +283,4 @@ fn launcher(kvm_device: &str) -> Arc<dyn Launcher> {
     // Absolute, as everything else: a script may change the current folder before it starts a machine.
     let device = std::path::absolute(kvm_device).unwrap_or_else(|_| PathBuf::from(kvm_device));
     Arc::new(KvmLauncher::new(device))
-}
-
-fn read(path: &Path) -> PyResult<Manifest> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        ManifestError::new_err(format!("Cannot read the manifest {}: {error}", path.display()))
-    })?;
-    // The paths in it are joined to its own folder, which is to be the same one when the script has changed the current
-    // folder.
-    let absolute = std::path::absolute(path).map_err(|error| {
-        ManifestError::new_err(format!("Cannot tell where the manifest {} is: {error}", path.display()))
-    })?;
-    Manifest::parse(&absolute, &text).map_err(|error| ManifestError::new_err(error.to_string()))
 }

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from .driver_config import DriverConfig
+
 __version__: str
 
 class Block:
@@ -24,7 +26,7 @@ class Reports:
 class Driver:
     def __init__(
         self,
-        manifest: Path,
+        manifest: Path | DriverConfig,
         *,
         kvm_device: str = "/dev/kvm",
         log_level: str = "info",

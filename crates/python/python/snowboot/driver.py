@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _native
+from .driver_config import DriverConfig
 from .duration import DEFAULT_TIMEOUT, Duration, one_of, seconds
 from .errors import RequestedAssertionFailed
 from .logger import Logger
@@ -33,7 +34,7 @@ class Driver:
 
     def __init__(
         self,
-        manifest: str | os.PathLike[str],
+        manifest: str | os.PathLike[str] | DriverConfig,
         *,
         out_dir: str | os.PathLike[str] = ".",
         kvm_device: str = "/dev/kvm",
@@ -44,7 +45,7 @@ class Driver:
         on_global_timeout: Callable[[], None] | None = None,
     ) -> None:
         self._native = _native.Driver(
-            Path(manifest),
+            manifest if isinstance(manifest, DriverConfig) else Path(manifest),
             kvm_device=kvm_device,
             log_level=log_level,
             log_times=log_times,

@@ -48,7 +48,11 @@ FILES = 65536
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the test that the command line names; gives the exit status."""
-    options = _parser().parse_args(arguments)
+    return start(_parser().parse_args(arguments))
+
+
+def start(options: argparse.Namespace) -> int:
+    """Runs the test that the options describe; gives the exit status."""
     _allow_files()
     if hasattr(sys.stdout, "reconfigure"):
         # What a script prints is to be seen when it is printed, through a pipe too.
