@@ -1,6 +1,7 @@
 //! What every wait of a run looks at: the interrupt hook and the global time limit.
 //!
-//! Owned by the driver, shared by its machines. It must never call back into a machine.
+//! Owned by the driver, shared by its machines. It must never call back into a machine, nor may the hook of waits; that of
+//! commands may.
 
 use std::cell::Cell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -14,6 +15,10 @@ pub const TICK: Duration = Duration::from_millis(50);
 /// Asked during waits whether to stop; true ends the wait with [`Error::Interrupted`].
 pub type InterruptHook = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// Called with a machine's name before each of its commands; true ends the call with [`Error::Interrupted`]. It may give
+/// machines commands itself, for which it is called again.
+pub type CommandHook = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Locks, going on after a panic elsewhere: the data under every lock of this crate is valid between statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -25,6 +30,7 @@ pub(crate) type FirstUse = Box<dyn FnOnce() -> Result<(), Error> + Send>;
 #[derive(Default)]
 pub(crate) struct Control {
     hook: RwLock<Option<InterruptHook>>,
+    before_command: RwLock<Option<CommandHook>>,
     first_use: Mutex<Option<FirstUse>>,
     ended: Mutex<Option<Ended>>,
     changed: Condvar,
@@ -40,6 +46,16 @@ pub(crate) enum Ended {
 impl Control {
     pub(crate) fn set_hook(&self, hook: Option<InterruptHook>) {
         *self.hook.write().unwrap_or_else(PoisonError::into_inner) = hook;
+    }
+
+    pub(crate) fn set_before_command(&self, hook: Option<CommandHook>) {
+        *self.before_command.write().unwrap_or_else(PoisonError::into_inner) = hook;
+    }
+
+    /// Fails when the hook asks to stop. No lock is held while it is called.
+    pub(crate) fn before_command(&self, machine: &str) -> Result<(), Error> {
+        let hook = self.before_command.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if hook.is_some_and(|hook| hook(machine)) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     pub(crate) fn set_first_use(&self, what: Option<FirstUse>) {

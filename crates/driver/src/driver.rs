@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use snowboot_config::{Manifest, NodeConfig};
 
 use crate::backoff::Backoff;
-use crate::control::{Control, Ended, InterruptHook, lock};
+use crate::control::{CommandHook, Control, Ended, InterruptHook, lock};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Level, RunError, Sink};
 use crate::log::{Block, Logger};
@@ -169,6 +169,12 @@ impl Driver {
     /// Asks `hook` during every wait whether to stop.
     pub fn set_interrupt_hook(&self, hook: Option<InterruptHook>) {
         self.control.set_hook(hook);
+    }
+
+    /// Calls `hook` before every command of any machine, those that waits give included: what must hold during a test can
+    /// be looked at there.
+    pub fn set_command_hook(&self, hook: Option<CommandHook>) {
+        self.control.set_before_command(hook);
     }
 
     /// Begins a subtest.

@@ -44,7 +44,7 @@ mod tests;
 
 pub use backoff::Backoff;
 pub use console::{ConsoleLog, LOG_CAP, QUEUE_CAP, TAIL_LINES};
-pub use control::{InterruptHook, TICK};
+pub use control::{CommandHook, InterruptHook, TICK};
 pub use driver::{Driver, Options};
 pub use error::{Error, ErrorKind, Failure};
 pub use event::{BlockInfo, Event, Level, Record, RunError, Sink, Step};

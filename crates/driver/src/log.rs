@@ -110,6 +110,14 @@ impl Logger {
         self.put(Event::Machine { machine: machine.clone(), step });
     }
 
+    /// Writes lines as if the machine's console had said them. Its console text does not have them.
+    pub fn serial(&self, machine: &Arc<str>, text: &str) {
+        for line in text.lines() {
+            let text = crate::console::clean(line.as_bytes());
+            self.event(Event::Console { machine: machine.clone(), text });
+        }
+    }
+
     /// Begins a block, which ends when the returned value is dropped.
     #[must_use]
     pub fn block(&self, machine: Option<&Arc<str>>, text: impl Into<String>) -> Block {

@@ -287,6 +287,7 @@ impl MachineHandle {
     /// # Errors
     /// When the machine is in trouble, or the command gives no answer long after its time limit.
     pub fn execute(&self, command: &str, how: Execute) -> Result<Reply, Error> {
+        self.0.control.before_command(self.name())?;
         self.connect()?;
         let want = match (how.check_output, how.check_return) {
             (false, _) => Want::Nothing,

@@ -286,3 +286,26 @@ fn machines_made_during_the_run_end_with_it() {
     assert!(!extra.is_booted());
     assert!(extra.start().is_err());
 }
+
+#[test]
+fn a_hook_is_called_before_every_command_and_may_give_commands_itself() {
+    let (driver, machine) = one();
+    let (calls, inner) = (Arc::new(Mutex::new(0)), machine.clone());
+    let counted = calls.clone();
+    driver.set_command_hook(Some(Arc::new(move |name: &str| {
+        assert_eq!(name, "m");
+        let nth = {
+            let mut calls = lock(&counted);
+            *calls += 1;
+            *calls
+        };
+        // The second call is that of its own command.
+        nth == 1 && inner.succeed(&["true"], None).is_err()
+    })));
+    machine.succeed(&["true"], None).unwrap();
+    assert_eq!(*lock(&calls), 2);
+    driver.set_command_hook(Some(Arc::new(|_: &str| true)));
+    assert_eq!(machine.succeed(&["true"], None).unwrap_err().kind(), ErrorKind::Interrupted);
+    driver.set_command_hook(None);
+    machine.succeed(&["true"], None).unwrap();
+}

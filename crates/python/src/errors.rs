@@ -67,6 +67,11 @@ impl Run {
         })
     }
 
+    /// Notes what is to be raised where a call ends as interrupted.
+    pub(crate) fn set_pending(&self, raised: PyErr) {
+        *self.0.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(raised);
+    }
+
     fn take(&self) -> Option<PyErr> {
         self.0.pending.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use snowboot_config::{Manifest, Script, variable_name};
+use snowboot_config::{Manifest, NodeConfig, Script, variable_name};
 use snowboot_driver::sinks::Look;
-use snowboot_driver::{Driver as Native, KvmLauncher, Launcher, Level, Options, Sink, Terminal};
+use snowboot_driver::{CommandHook, Driver as Native, KvmLauncher, Launcher, Level, Options, Sink, Terminal};
 
-use crate::errors::{Run, raised, trouble};
+use crate::errors::{MachineError, ManifestError, Run, raised, trouble};
 use crate::machine::Machine;
 use crate::reports::{self, Reports};
-use crate::source::Source;
+use crate::source::{Source, absolute};
 
 /// All machines of a test.
 #[pyclass(frozen, module = "snowboot._native")]
@@ -126,6 +126,33 @@ impl Driver {
         self.native.machines().iter().map(machine).collect()
     }
 
+    /// Makes one more machine, by a description of its own; `file` gives its form and the folder of its paths.
+    fn create_machine(&self, name: &str, file: PathBuf, text: &str) -> PyResult<Machine> {
+        self.run.check_here()?;
+        let node = NodeConfig::parse(name, &absolute(&file)?, text)
+            .map_err(|error| ManifestError::new_err(error.to_string()))?;
+        let handle =
+            self.native.create_machine(name, node).map_err(|error| MachineError::new_err(error.chain()))?;
+        Ok(Machine { variable: variable_name(name), handle, run: self.run.clone() })
+    }
+
+    /// Calls `hook` with a machine's name before each of its commands. What it raises ends the command.
+    #[pyo3(signature = (hook))]
+    fn set_command_hook(&self, hook: Option<Py<PyAny>>) {
+        let run = self.run.clone();
+        self.native.set_command_hook(hook.map(|hook| -> CommandHook {
+            Arc::new(move |machine| {
+                Python::attach(|py| match hook.call1(py, (machine,)) {
+                    Ok(_) => false,
+                    Err(raised) => {
+                        run.set_pending(raised);
+                        true
+                    }
+                })
+            })
+        }));
+    }
+
     /// The VLAN numbers, sorted.
     fn vlans(&self) -> Vec<u16> {
         self.native.vlans().into_iter().map(u16::from).collect()
@@ -172,6 +199,13 @@ impl Driver {
         }
         let machine = machine.map(Arc::from);
         py.detach(|| self.native.log().line(level, machine.as_ref(), text));
+        Ok(())
+    }
+
+    /// Writes a line to the log as if a machine's console had said it.
+    fn log_serial(&self, py: Python<'_>, machine: &str, text: &str) -> PyResult<()> {
+        self.run.check_here()?;
+        py.detach(|| self.native.log().serial(&Arc::from(machine), text));
         Ok(())
     }
 

@@ -67,7 +67,7 @@ fn text(what: &str, path: &Path) -> PyResult<(PathBuf, String)> {
     Ok((absolute(path)?, text))
 }
 
-fn absolute(path: &Path) -> PyResult<PathBuf> {
+pub(crate) fn absolute(path: &Path) -> PyResult<PathBuf> {
     std::path::absolute(path)
         .map_err(|error| ManifestError::new_err(format!("Cannot tell where {} is: {error}", path.display())))
 }

@@ -178,7 +178,7 @@ class Terminal(Session):
         for command in ("machine.wait_for_file('/nonexistent')", "machine.succeed('sleep 1')"):
             for _ in range(2):
                 self.type(command + "\n")
-                self.expect(r"\nmachine: (waiting for|must succeed)")
+                self.expect(r"\] machine: (waiting for|must succeed)")
                 self.type("\x03")
                 self.assertIn("interrupted; the machines go on", self.expect(r"\n>>> "))
         self.type("half a command\x03")
@@ -242,7 +242,7 @@ class Terminal(Session):
             self.start()
             self.type(command)
             if command:
-                self.expect(r"\nmachine: must succeed")
+                self.expect(r"\] machine: must succeed")
             # Python looks at signals when one interrupts its wait for a key, not just before that.
             time.sleep(0.5)
             self.process.send_signal(signal.SIGTERM)

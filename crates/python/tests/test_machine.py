@@ -133,7 +133,7 @@ class Runs(Scratch):
         self.assertNotIn("machine", driver.namespace())
         self.assertIs(self.driver(only="").namespace()["machine"].__class__, Machine)
         self.assertRaises(KeyError, driver.machine, "nobody")
-        self.assertEqual(driver.vlans, [1])
+        self.assertEqual([vlan.nr for vlan in driver.vlans], [1])
 
     def test_start_all_names_what_fails(self) -> None:
         driver = self.driver(good="", bad="refuse", worse="refuse")

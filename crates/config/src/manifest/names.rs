@@ -88,12 +88,19 @@ fn check(name: &str, variable: &str) -> Result<(), String> {
     // One that took the place of `log` or could not be written down at all would break the script far from here.
     let what = if KEYWORDS.contains(&variable) {
         "a word of Python's own"
-    } else if GLOBALS.contains(&variable) {
+    } else if GLOBALS.contains(&variable) || is_vlan(variable) {
         "a name that every script finds already"
     } else {
         return Ok(());
     };
     Err(format!("machine `{name}` would be the variable `{variable}`, which is {what}: choose another name"))
+}
+
+/// Whether scripts have a VLAN of this name.
+fn is_vlan(variable: &str) -> bool {
+    variable
+        .strip_prefix("vlan")
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// What NixOS takes as `networking.hostName`, since that is what a machine's name becomes.

@@ -8,6 +8,7 @@ from .errors import (
     MalformedAnswer,
     ManifestError,
     NoShell,
+    PollingConditionError,
     RequestedAssertionFailed,
     TestScriptError,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "MalformedAnswer",
     "ManifestError",
     "NoShell",
+    "PollingConditionError",
     "RequestedAssertionFailed",
     "TestScriptError",
     "__version__",

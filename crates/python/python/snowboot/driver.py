@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from . import _native
+from . import _native, polling
+from .created import description
+from .debug import Debug
 from .driver_config import DriverConfig
-from .duration import DEFAULT_TIMEOUT, Duration, one_of, seconds
-from .errors import RequestedAssertionFailed
+from .duration import Duration
+from .errors import MachineError, ManifestError, RequestedAssertionFailed
+from .folders import Folders
 from .logger import Logger
-from .machine import Machine
-
-FIRST_PAUSE = 0.005
-LONGEST_PAUSE = 0.4
-
+from .machine import BaseMachine, Machine, NspawnMachine, QemuMachine
+from .polling import Poll, PollingCondition
+from .retrying import retry
+from .text import optional_text
+from .vlan import VLan
 
 class Driver:
     """All machines of a manifest. As a context manager it ends them on the way out.
@@ -43,7 +45,10 @@ class Driver:
         quiet: bool = False,
         reports: _native.Reports | None = None,
         on_global_timeout: Callable[[], None] | None = None,
+        debug_attach: str | None = None,
     ) -> None:
+        # Where the paths of machines that a script describes count from.
+        self._folder = Path.cwd() if isinstance(manifest, DriverConfig) else Path(manifest).absolute().parent
         self._native = _native.Driver(
             manifest if isinstance(manifest, DriverConfig) else Path(manifest),
             kvm_device=kvm_device,
@@ -56,10 +61,18 @@ class Driver:
         # Absolute: a script may change the current folder.
         self.out_dir = Path(out_dir).absolute()
         self.logger = Logger(self._native)
+        self.debug = Debug(self.logger, debug_attach)
+        self.polling_conditions: list[PollingCondition] = []
+        """What must hold now, in the order of the `with` blocks."""
+        self._folders = Folders()
         natives = self._native.machines()
-        self.machines: list[Machine] = [Machine(native, self.logger, self.out_dir) for native in natives]
+        self.machines: list[Machine] = [self._machine(native) for native in natives]
+        self._watched = {machine.name for machine in self.machines}
         self.variables = {native.variable: m for native, m in zip(natives, self.machines)}
         """The machines by the names that scripts have for them."""
+        self._vlans = [VLan(number) for number in self._native.vlans()]
+        for machine in self.machines:
+            machine.callbacks.append(self.check_polling_conditions)
         self.is_limited = True
         """Whether the global time limit counts; it does until `join_all` is done."""
 
@@ -84,10 +97,23 @@ class Driver:
         """Whether a call to a machine has ended because the global time limit was over."""
         return self._native.timed_out
 
+    def _machine(self, native: _native.Machine) -> Machine:
+        return Machine(native, self.logger, self.out_dir, self._folders)
+
     @property
-    def vlans(self) -> list[int]:
-        """The VLAN numbers that machines are plugged into."""
-        return self._native.vlans()
+    def machines_qemu(self) -> list[Machine]:
+        """The machines, by the name that the NixOS test driver has for virtual ones."""
+        return self.machines
+
+    @property
+    def machines_nspawn(self) -> list[NspawnMachine]:
+        """Containers: there are none."""
+        return []
+
+    @property
+    def vlans(self) -> list[VLan]:
+        """The VLANs that machines are plugged into, by number."""
+        return self._vlans
 
     def machine(self, name: str) -> Machine:
         """A machine by its name; KeyError when there is none."""
@@ -133,18 +159,94 @@ class Driver:
         timeout: Duration | None = None,
     ) -> None:
         """Calls `fn(False)` until it is true; when the time is up once more with True."""
-        given = one_of(timeout_seconds, timeout, "timeout_seconds", "timeout")
-        # No time at all is a limit too: one look.
-        limit = seconds(DEFAULT_TIMEOUT if given is None else given)
-        deadline = time.monotonic() + limit
-        pause = FIRST_PAUSE
-        while (left := deadline - time.monotonic()) > 0:
-            if fn(False):
-                return
-            time.sleep(min(pause, max(left, 0.0)))
-            pause = min(pause * 1.5, LONGEST_PAUSE)
-        if not fn(True):
-            raise RequestedAssertionFailed(f"the retried condition never became true within {limit:g} s")
+        retry(fn, timeout_seconds, timeout)
+
+    def polling_condition(
+        self,
+        fun: Callable[[], bool | None] | None = None,
+        *,
+        seconds_interval: Duration | None = None,
+        interval: Duration | None = None,
+        description: str | None = None,
+    ) -> Poll | Callable[[Callable[[], bool | None]], Poll]:
+        """Makes a condition of a function, as a decorator with or without arguments.
+
+        Inside `with condition:` it is checked before every command of the test's machines, at most every 2 seconds;
+        where it gives False or raises, the command raises PollingConditionError. `condition.wait()` waits for it.
+        """
+        return polling.make(self, fun, seconds_interval, interval, description)
+
+    def watch(self, condition: PollingCondition) -> None:
+        """Has a condition checked from now on."""
+        self.polling_conditions.append(condition)
+        self._native.set_command_hook(self._before_command)
+
+    def unwatch(self, condition: PollingCondition) -> None:
+        """Has it checked no longer."""
+        self.polling_conditions.remove(condition)
+        if not self.polling_conditions:
+            self._native.set_command_hook(None)
+
+    def check_polling_conditions(self) -> None:
+        """Raises PollingConditionError when a condition that is watched does not hold."""
+        for condition in list(self.polling_conditions):
+            condition.maybe_raise()
+
+    def _before_command(self, machine: str) -> None:
+        if machine in self._watched:
+            self.check_polling_conditions()
+
+    def create_machine(
+        self,
+        start_command: str | os.PathLike[str] | Mapping[str, object],
+        *,
+        name: str | None = None,
+        keep_machine_state: bool = False,
+        keep_vm_state: bool = False,
+    ) -> Machine:
+        """Makes one more machine, which the script starts itself.
+
+        It is described by a mapping with the keys of a `[machines.NAME]` table of a manifest, whose paths count from
+        the manifest's folder, or by the path of a TOML or JSON file with these keys. Command lines of QEMU are refused
+        with MachineError, which says what to write instead. Its disks stay as they are, so `keep_machine_state`
+        changes nothing. It is not among `machines`, and no polling condition is checked before its commands.
+        """
+        given = optional_text(name)
+        found = description(start_command, self._folder, given)
+        try:
+            native = self._native.create_machine(found.name, found.file, found.text)
+        except ManifestError as error:
+            raise MachineError(f"{found.name}: create_machine(): {found.told(str(error))}") from None
+        machine = self._machine(native)
+        machine.start_command = start_command
+        machine.keep_machine_state = keep_machine_state or keep_vm_state
+        return machine
+
+    def test_script(self) -> None:
+        """Runs the test's script, in names of its own. Sessions and runs do that themselves."""
+        from .source import Script
+
+        with self.logger.nested("run the VM test script"):
+            Script.of(self).run(self.namespace())
+
+    def run_tests(self) -> None:
+        """Runs the test's script within the global time limit, and has machines write to their disks what they hold."""
+        self.start_timer()
+        self.test_script()
+        self.sync()
+
+    def sync(self) -> None:
+        """Has machines whose shell answers write to their disks what they hold."""
+        for machine in self.machines:
+            if machine.is_up():
+                machine.execute("sync")
+
+    def dump_machine_ssh(self, offset: int | None = None) -> None:
+        """Refused with MachineError: there is no vsock device that ssh could go through."""
+        raise MachineError(
+            "dump_machine_ssh(): the machines have no vsock device, so there is no way in for ssh; use succeed() and "
+            "shell_interact() instead"
+        )
 
     def script(self) -> tuple[str, str]:
         """The test script's text and the name to show in tracebacks."""
@@ -157,20 +259,32 @@ class Driver:
     def namespace(self) -> dict[str, Any]:
         """The names that a test script finds."""
         names: dict[str, Any] = {
+            "BaseMachine": BaseMachine,
             "Machine": Machine,
+            "NspawnMachine": NspawnMachine,
+            "QemuMachine": QemuMachine,
+            "create_machine": self.create_machine,
+            "debug": self.debug,
             "driver": self,
+            "dump_machine_ssh": self.dump_machine_ssh,
             "join_all": self.join_all,
             "log": self.logger,
             "machines": self.machines,
+            "machines_nspawn": self.machines_nspawn,
+            "machines_qemu": self.machines_qemu,
             "os": os,
+            "polling_condition": self.polling_condition,
             "retry": self.retry,
+            "run_tests": self.run_tests,
             "serial_stdout_off": lambda: self.set_serial(False),
             "serial_stdout_on": lambda: self.set_serial(True),
             "start_all": self.start_all,
             "subtest": self.subtest,
-            "t": _TestCase(),
+            "t": AssertionTester(),
+            "test_script": self.test_script,
             "vlans": self.vlans,
         }
+        names.update({f"vlan{vlan.nr}": vlan for vlan in self.vlans})
         names.update(self.variables)
         if len(self.machines) == 1:
             names.setdefault("machine", self.machines[0])
@@ -200,9 +314,10 @@ class Driver:
     def finish(self) -> None:
         """Ends all machines. Every call to one fails after this."""
         self._native.finish()
+        self._folders.remove()
 
 
-class _TestCase(unittest.TestCase):
+class AssertionTester(unittest.TestCase):
     """The script's `t`: its assertions fail as checks of the test."""
 
     failureException = RequestedAssertionFailed

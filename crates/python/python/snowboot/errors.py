@@ -51,3 +51,7 @@ class GlobalTimeout(BaseException):
 
 class ManifestError(Exception):
     """The manifest cannot be used; the text names file, line and what to write instead."""
+
+
+class PollingConditionError(TestScriptError):
+    """A polling condition does not hold while it should."""

@@ -43,6 +43,14 @@ class Logger:
         """An error of the test, without ending it."""
         self._native.log("error", _text(args))
 
+    def log_serial(self, message: str, machine: str) -> None:
+        """A line as if a machine's console had said it."""
+        self._native.log_serial(machine, str(message))
+
+    def print_serial_logs(self, enable: bool) -> None:
+        """Shows console lines on the terminal, or not."""
+        self._native.set_serial(enable)
+
     @contextmanager
     def nested(self, message: str, attributes: Mapping[str, str] = {}) -> Iterator[None]:
         """A block of the log: a header, what happens inside, and how long it took."""

@@ -6,12 +6,22 @@ machines of a test come on top: a variable of each one's name, and `machine` whe
 
 import os as os
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import overload
 
 from snowboot import Driver, Logger
-from snowboot import Machine as Machine
+from snowboot.debug import Debug
 from snowboot.duration import Duration
+from snowboot.machine import BaseMachine as BaseMachine
+from snowboot.machine import Machine as Machine
+from snowboot.machine import NspawnMachine as NspawnMachine
+from snowboot.machine import QemuMachine as QemuMachine
+from snowboot.polling import Poll
+from snowboot.vlan import VLan
+
+debug: Debug
+"""`debug.breakpoint()` stops the script for a debugger, where the run was told to allow that."""
 
 driver: Driver
 """The run: its machines, and `out_dir`, the folder for what the test leaves."""
@@ -25,11 +35,43 @@ machines: list[Machine]
 t: unittest.TestCase
 """Assertions such as `t.assertEqual` and `t.assertIn`; one that fails is a failed check of the test."""
 
-vlans: list[int]
-"""The numbers of the VLANs that machines are plugged into."""
+machines_qemu: list[Machine]
+"""The same machines, by the name of the NixOS test driver."""
+
+machines_nspawn: list[NspawnMachine]
+"""Containers: there are none."""
+
+vlans: list[VLan]
+"""The VLANs that machines are plugged into; each is also a variable: `vlan1`."""
+
+def create_machine(
+    start_command: str | os.PathLike[str] | Mapping[str, object],
+    *,
+    name: str | None = None,
+    keep_machine_state: bool = False,
+    keep_vm_state: bool = False,
+) -> Machine:
+    """Makes one more machine, described as in a `[machines.NAME]` table: a mapping, or the path of a TOML or JSON file."""
+
+def dump_machine_ssh(offset: int | None = None) -> None:
+    """Refused with MachineError: there is no way in for ssh."""
 
 def join_all() -> None:
     """Waits for the end of all machines."""
+
+@overload
+def polling_condition(
+    fun: None = None,
+    *,
+    seconds_interval: Duration | None = None,
+    interval: Duration | None = None,
+    description: str | None = None,
+) -> Callable[[Callable[[], bool | None]], Poll]:
+    """With arguments: gives the decorator."""
+
+@overload
+def polling_condition(fun: Callable[[], bool | None]) -> Poll:
+    """Makes a condition of a function: `with condition:` has it checked before every command of the test's machines."""
 
 def retry(
     fn: Callable[[bool], object],

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from .commands import Commands
 from .console import Console
+from .display import Display
 from .files import Files
+from .firmware import Firmware
 from .network import Network
 from .power import Power
 from .units import Units
 from .waits import Waits
 
-__all__ = ["Machine"]
+__all__ = ["BaseMachine", "Machine", "NspawnMachine", "QemuMachine"]
 
 
 class Machine(
     Commands,
     Console,
+    Display,
     Files,
+    Firmware,
     Network,
     Power,
     Units,
@@ -31,3 +35,12 @@ class Machine(
     `set -euo pipefail`; their standard error is among the console lines. Durations are timedeltas or seconds.
     Texts may be paths and numbers too, and ports may be texts.
     """
+
+
+BaseMachine = Machine
+QemuMachine = Machine
+"""What scripts of the NixOS test driver call a virtual machine."""
+
+
+class NspawnMachine(Machine):
+    """A container. There are none; scripts name the class in annotations and tests of types."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .. import _native
+from ..folders import Folders
 from ..logger import Logger
 from ..text import Text, text
 
@@ -14,11 +15,18 @@ from ..text import Text, text
 class Core:
     """A machine's name, state and log."""
 
-    def __init__(self, native: _native.Machine, log: Logger, out_dir: Path) -> None:
+    def __init__(self, native: _native.Machine, log: Logger, out_dir: Path, folders: Folders) -> None:
         self._native = native
         self._log = log
+        self._folders = folders
         self.out_dir = out_dir
         """Where files of guests go."""
+        self.callbacks: list[Callable[[], None]] = []
+        """What `run_callbacks` calls."""
+        self.start_command: object = None
+        """What a script made it of with `create_machine`; None for a machine of the manifest."""
+        self.keep_machine_state = True
+        """Whether what the machine wrote is there at its next start. Its disks are files, so it is."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
@@ -37,6 +45,33 @@ class Core:
     def connected(self) -> bool:
         """Whether its shell answers."""
         return self._native.is_up()
+
+    @property
+    def state_dir(self) -> Path:
+        """A folder on the host for this machine, made when it is first asked for; it goes away with the run.
+
+        The machine itself keeps nothing there: its disks are where the manifest says.
+        """
+        return self._folders.state_dir(self.name)
+
+    @property
+    def shared_dir(self) -> Path:
+        """A folder on the host for all machines of the run. Guests do not see it: use `copy_from_host`."""
+        return self._folders.shared_dir()
+
+    def cleanup_statedir(self) -> None:
+        """Removes what a script has put into `state_dir`."""
+        if self._folders.remove_state_dir(self.name):
+            self.log("the machine's state folder was removed")
+
+    def run_callbacks(self) -> None:
+        """Checks the polling conditions that are watched; commands do that by themselves."""
+        for callback in self.callbacks:
+            callback()
+
+    def log_serial(self, msg: Text) -> None:
+        """Logs a line as if the machine's console had said it. It is not among those of `get_console_log`."""
+        self._log.log_serial(text(msg), self.name)
 
     def log(self, msg: Text) -> None:
         """Logs a line under the machine's name."""

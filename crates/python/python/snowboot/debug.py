@@ -1,0 +1,78 @@
+"""`debug.breakpoint()`: a look into a test that stands still."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pdb
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+from .errors import MachineError
+from .logger import Logger
+
+
+class Debug:
+    """Stops a script for a debugger, where the run was told to allow that.
+
+    It is with `--debug-hook-attach COMMAND`; the command is for people to type, with a place to attach to instead of
+    `%s` or at its end.
+    """
+
+    def __init__(self, logger: Logger, attach: str | None = None) -> None:
+        self._logger = logger
+        self._attach = attach
+
+    @property
+    def is_on(self) -> bool:
+        """Whether breakpoints stop."""
+        return self._attach is not None
+
+    def breakpoint(self, host: str = "127.0.0.1", port: int = 4444) -> None:
+        """Waits for a connection to this address and gives it Python's debugger, at the caller's line.
+
+        Nothing happens where debugging is off. The machines go on, and so does the global time limit.
+        """
+        if not isinstance(host, str) or isinstance(port, bool) or not isinstance(port, int):
+            raise TypeError(f"breakpoint() needs a host name and a port number, got {host!r} and {port!r}")
+        if self._attach is None:
+            return
+        frame = sys._getframe(1)
+        try:
+            listener = socket.create_server((host, port))
+        except (OSError, OverflowError) as error:
+            raise MachineError(f"debug.breakpoint(): cannot listen on {host} port {port}: {error}") from error
+        with listener:
+            where = f"{host} {listener.getsockname()[1]}"
+            self._logger.log_test_error("Breakpoint reached, waiting for a debugger.")
+            self._logger.log_test_error(f"Attach with: {self._command(where)}")
+            connection, _ = listener.accept()
+        with connection, connection.makefile("rw") as stream:
+            _RemotePdb(stream).run_at(frame)
+
+    def _command(self, where: str) -> str:
+        attach = (self._attach or "").strip()
+        if "%s" in attach:
+            return attach.replace("%s", str(os.getpid()))
+        return f"{attach} (debugger: nc {where})" if attach else f"nc {where}"
+
+
+class _RemotePdb(pdb.Pdb):
+    """Python's debugger over a connection. It stops in the frame that it was made for."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stdin=stream, stdout=stream, nosigint=True)
+        self.use_rawinput = False
+        self.prompt = "(snowboot) "
+
+    def run_at(self, frame: FrameType) -> None:
+        """Takes commands until one goes on. Without a trace function: it could not outlive the connection."""
+        self.reset()
+        self.setup(frame, None)
+        # A debugger that went away lets the script go on.
+        with contextlib.suppress(OSError, ValueError):
+            self.print_stack_entry(self.stack[self.curindex])
+            self.cmdloop()
+        self.forget()

@@ -1,0 +1,5 @@
+"""Spans of time."""
+
+from snowboot.duration import Duration
+
+__all__ = ["Duration"]

@@ -1,0 +1,7 @@
+"""The run's log."""
+
+from snowboot.logger import Logger
+
+AbstractLogger = Logger
+
+__all__ = ["AbstractLogger", "Logger"]
