@@ -2,20 +2,23 @@
 
 use std::time::Duration;
 
-/// Pauses between probes: 5 ms, then half as much again each time, up to 400 ms.
+/// Pauses between probes, in proportion to what a probe costs.
 ///
-/// The first probe comes at once. The cap keeps a long wait cheap: one probe costs the guest about three process starts,
-/// so at 400 ms an idle guest spends a few percent of one CPU on being asked, while a wait ends at most 0.4 s late.
+/// The first probe comes at once. Pauses grow by half each time, from 5 ms (or a quarter of what a probe takes) to four
+/// times what a probe takes, and never over 400 ms. So a wait ends about one pause late at most (some 10 ms where a probe
+/// takes 3 ms) and being asked costs a guest a fifth of one CPU at most, wherever it runs.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     next: Duration,
 }
 
 impl Backoff {
-    /// The first pause.
+    /// The first pause, and the shortest.
     pub const FIRST: Duration = Duration::from_millis(5);
     /// The longest pause.
     pub const CAP: Duration = Duration::from_millis(400);
+    /// The longest pause as a multiple of what a probe takes.
+    const SHARE: u32 = 4;
 
     /// From the first pause.
     #[must_use]
@@ -23,11 +26,17 @@ impl Backoff {
         Self { next: Self::FIRST }
     }
 
-    /// The pause before the next probe.
-    pub fn pause(&mut self) -> Duration {
-        let pause = self.next;
-        self.next = (pause * 3 / 2).min(Self::CAP);
+    /// The pause after a probe that took this long.
+    pub fn pause(&mut self, cost: Duration) -> Duration {
+        let pause = self.next.max(cost / Self::SHARE).min(Self::longest(cost));
+        self.next = pause.saturating_mul(3) / 2;
         pause
+    }
+
+    /// The longest pause after probes that take this long.
+    #[must_use]
+    pub fn longest(cost: Duration) -> Duration {
+        cost.saturating_mul(Self::SHARE).clamp(Self::FIRST, Self::CAP)
     }
 }
 
@@ -42,12 +51,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grows_by_half_up_to_the_cap() {
+    fn grows_by_half_up_to_four_times_the_cost() {
+        let cost = Duration::from_millis(3);
         let mut backoff = Backoff::new();
-        assert_eq!(backoff.pause(), Duration::from_millis(5));
-        assert_eq!(backoff.pause(), Duration::from_micros(7500));
-        let total: Duration = (0..100).map(|_| backoff.pause()).sum();
-        assert_eq!(backoff.pause(), Backoff::CAP);
-        assert!(total < Backoff::CAP * 100);
+        assert_eq!(backoff.pause(cost), Duration::from_millis(5));
+        assert_eq!(backoff.pause(cost), Duration::from_micros(7500));
+        assert!((0..100).all(|_| backoff.pause(cost) <= Duration::from_millis(12)));
+        assert_eq!(backoff.pause(cost), Duration::from_millis(12));
+    }
+
+    #[test]
+    fn dear_probes_are_made_seldom_and_free_ones_not_without_pause() {
+        let mut backoff = Backoff::new();
+        assert_eq!(backoff.pause(Duration::from_secs(1)), Duration::from_millis(250));
+        assert!((0..9).all(|_| backoff.pause(Duration::MAX) == Backoff::CAP));
+        assert!((0..9).all(|_| backoff.pause(Duration::ZERO) == Backoff::FIRST));
     }
 }

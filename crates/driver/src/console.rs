@@ -84,6 +84,13 @@ pub(crate) enum Queued {
     Standstill,
 }
 
+/// A place in what a console has said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    generation: u64,
+    bytes: usize,
+}
+
 impl ConsoleLog {
     /// All lines since the machine's last start, newline-joined. A note says so when lines were cut.
     #[must_use]
@@ -138,6 +145,38 @@ impl ConsoleLog {
     /// Whether the guest's kernel panicked and stands still: nothing will come of it any more.
     pub(crate) fn stands_still(&self) -> bool {
         lock(&self.state).stands_still()
+    }
+
+    /// A place in what the console has said, for [`Self::wait_for_word`].
+    pub(crate) fn heard(&self) -> Heard {
+        let state = lock(&self.state);
+        Heard { generation: state.generation, bytes: state.text.len() }
+    }
+
+    /// Waits for a line after this place that is a sign, for this time at most. Comes soon after the sign, if there is
+    /// one; its absence means nothing.
+    pub(crate) fn wait_for_word(
+        &self,
+        pace: &Pace<'_>,
+        mut since: Heard,
+        is_sign: impl Fn(&str) -> bool,
+        time: Duration,
+    ) -> Result<(), Error> {
+        let until = Instant::now() + time;
+        loop {
+            pace.check()?;
+            let state = lock(&self.state);
+            if since.generation != state.generation {
+                since = Heard { generation: state.generation, bytes: 0 };
+            }
+            let news = state.text.get(since.bytes..).unwrap_or_default();
+            since.bytes = state.text.len();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || news.lines().any(&is_sign) {
+                return Ok(());
+            }
+            drop(self.changed.wait_timeout(state, left.min(TICK)).unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     /// Waits until a line is queued or none can be expected.

@@ -4,6 +4,7 @@
 //! commands may.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -128,46 +129,65 @@ impl<'a> Pace<'a> {
     }
 }
 
-/// A lock that can be waited for under the run's control. Fair enough for its use: one command at a time in a shell.
+/// A lock that can be waited for under the run's control. Whoever waited longest is next: a wait that has the guest look
+/// for a while takes it again and again, and must not keep other threads from their commands.
 #[derive(Default)]
 pub(crate) struct Turn {
-    taken: Mutex<bool>,
-    freed: Condvar,
+    queue: Mutex<Queue>,
+    changed: Condvar,
 }
 
-pub(crate) struct TurnGuard<'a>(&'a Turn);
+#[derive(Default)]
+struct Queue {
+    /// The number of the next one who asks.
+    next: u64,
+    /// Those who hold it or wait for it, in their order: the first one holds it, or is about to.
+    waiting: VecDeque<u64>,
+}
+
+/// A place in the queue, given up when dropped. Whoever got it from [`Turn`] is the first.
+pub(crate) struct TurnGuard<'a> {
+    turn: &'a Turn,
+    number: u64,
+}
 
 impl Turn {
     pub(crate) fn take(&self, control: &Control) -> Result<TurnGuard<'_>, Error> {
-        let mut taken = lock(&self.taken);
-        while *taken {
-            taken = self.freed.wait_timeout(taken, TICK).unwrap_or_else(PoisonError::into_inner).0;
-            if *taken {
-                drop(taken);
+        let place = self.queue_up();
+        let mut queue = lock(&self.queue);
+        while queue.waiting.front() != Some(&place.number) {
+            queue = self.changed.wait_timeout(queue, TICK).unwrap_or_else(PoisonError::into_inner).0;
+            if queue.waiting.front() != Some(&place.number) {
+                drop(queue);
                 control.check()?;
-                taken = lock(&self.taken);
+                queue = lock(&self.queue);
             }
         }
-        *taken = true;
-        Ok(TurnGuard(self))
+        drop(queue);
+        Ok(place)
     }
 
     /// Waits for it whatever becomes of the run, for those who clean up; `None` when the time is up.
     pub(crate) fn take_within(&self, limit: Duration) -> Option<TurnGuard<'_>> {
-        let taken = lock(&self.taken);
-        let waited = self.freed.wait_timeout_while(taken, limit, |taken| *taken);
-        let mut taken = waited.unwrap_or_else(PoisonError::into_inner).0;
-        if *taken {
-            return None;
-        }
-        *taken = true;
-        Some(TurnGuard(self))
+        let place = self.queue_up();
+        let is_early = |queue: &mut Queue| queue.waiting.front() != Some(&place.number);
+        let waited = self.changed.wait_timeout_while(lock(&self.queue), limit, is_early);
+        let is_late = waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
+        (!is_late).then_some(place)
+    }
+
+    fn queue_up(&self) -> TurnGuard<'_> {
+        let mut queue = lock(&self.queue);
+        let number = queue.next;
+        queue.next = number.wrapping_add(1);
+        queue.waiting.push_back(number);
+        TurnGuard { turn: self, number }
     }
 }
 
 impl Drop for TurnGuard<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.taken) = false;
-        self.0.freed.notify_one();
+        lock(&self.turn.queue).waiting.retain(|number| *number != self.number);
+        self.turn.changed.notify_all();
     }
 }

@@ -227,10 +227,11 @@ impl Driver {
         let deadline = Instant::now().checked_add(timeout);
         let mut backoff = Backoff::new();
         while deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            let began = Instant::now();
             if check(false)? {
                 return Ok(());
             }
-            let pause = backoff.pause();
+            let pause = backoff.pause(began.elapsed());
             let left = deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));
             self.control.pause(pause.min(left))?;
         }

@@ -21,6 +21,7 @@
 mod backoff;
 mod console;
 mod control;
+mod diagnosis;
 mod driver;
 mod error;
 mod event;
@@ -29,13 +30,16 @@ mod kvm;
 mod log;
 mod machine;
 mod memory;
+mod ports;
 mod report;
 mod search;
 mod shell;
 pub mod sinks;
+mod terminals;
 mod units;
 mod vm;
 mod waits;
+mod watch;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

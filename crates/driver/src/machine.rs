@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::{Level, Step};
 use crate::log::{Block, Logger};
 use crate::report::MachineReport;
-use crate::shell::{Link, Shell, Want};
+use crate::shell::{Answer, Link, Shell, ShellError, Want};
 use crate::vm::{Channel, Launched, Launcher, Outcome, Port, Vm};
 use crate::waits::DEFAULT_TIMEOUT;
 
@@ -294,12 +294,28 @@ impl MachineHandle {
             (true, false) => Want::Output,
             (true, true) => Want::Status,
         };
+        self.in_shell(command, |shell, link| shell.run(link, command, how.timeout, want))
+    }
+
+    /// Runs a command that asks the guest how it is, and waits for `grace` longer than the guest's own limit. Does not
+    /// start the machine. Gives its output.
+    pub(crate) fn ask(&self, command: &str, limit: Duration, grace: Duration) -> Result<String, Error> {
+        let run = |shell: &mut Shell, link: &Link<'_>| {
+            shell.run_within(link, command, Some(limit), grace, Want::Status)
+        };
+        self.in_shell(command, run).map(|reply| reply.output)
+    }
+
+    fn in_shell(
+        &self,
+        command: &str,
+        run: impl FnOnce(&mut Shell, &Link<'_>) -> Result<Answer, ShellError>,
+    ) -> Result<Reply, Error> {
         let _turn = self.0.turn.take(&self.0.control)?;
         let running = self.running("is not running")?;
-        let answer =
-            lock(&running.shell).run(&self.link(&running), command, how.timeout, want).map_err(|error| {
-                self.shell_trouble(&running, "the shell did not answer", Some(command), error)
-            })?;
+        let answer = run(&mut lock(&running.shell), &self.link(&running)).map_err(|error| {
+            self.shell_trouble(&running, "the shell did not answer", Some(command), error)
+        })?;
         Ok(Reply { status: answer.status, output: answer.output })
     }
 

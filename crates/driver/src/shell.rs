@@ -188,8 +188,20 @@ impl Shell {
         limit: Option<Duration>,
         want: Want,
     ) -> Result<Answer, ShellError> {
+        self.run_within(link, command, limit, self.grace, want)
+    }
+
+    /// The same with a say in how much longer the host waits.
+    pub(crate) fn run_within(
+        &mut self,
+        link: &Link<'_>,
+        command: &str,
+        limit: Option<Duration>,
+        grace: Duration,
+        want: Want,
+    ) -> Result<Answer, ShellError> {
         let limit = limit.filter(|limit| !limit.is_zero());
-        let allowed = limit.map(|limit| limit.saturating_add(self.grace));
+        let allowed = limit.map(|limit| limit.saturating_add(grace));
         let deadline = allowed.and_then(|allowed| Instant::now().checked_add(allowed));
         let allowed = allowed.unwrap_or_default();
         self.catch_up(link, deadline).map_err(|error| late(error, allowed, self.overdue()))?;

@@ -21,8 +21,10 @@ use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm}
 
 /// Starts a bash for every machine. A node whose command line holds `refuse` cannot be started; one with `mute` never
 /// greets; one with `chatty` says something first, and one with `remark` something after its greeting; one with `no-nc`
-/// has no netcat, one with `no-tar` no tar, one with `no-port` no channel for files, and one with `bad-unit` a systemd whose
-/// units have all failed.
+/// has no netcat, one with `deaf-nc` a netcat that gets no answer, and one with `unix-nc` a netcat that looks for files;
+/// one with `no-tar` has no tar, one with `no-port` no channel for files, and one with `bad-unit` a systemd whose units
+/// have all failed; one with `slow-systemd` has a systemd that takes half a second and whose units are active when there
+/// is a file of their name, without its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FakeLauncher;
 
@@ -57,6 +59,19 @@ fn prelude(cmdline: &str) -> String {
     }
     if cmdline.contains("no-tar") {
         line.push_str("; command() { false; }; export -f command; tar() { return 127; }; export -f tar");
+    }
+    if cmdline.contains("deaf-nc") {
+        line.push_str("; nc() { sleep 600; }; export -f nc");
+    }
+    if cmdline.contains("unix-nc") {
+        line.push_str("; nc() { [ -S \"${!#}\" ]; }; export -f nc");
+    }
+    if cmdline.contains("slow-systemd") {
+        line.push_str(
+            "; systemctl() { [ $1 != status ] || { echo the last journal lines; return 3; }; sleep 0.5; [ ! -e \
+             ${3%.service} ] || { echo ActiveState=active; return; }; echo ActiveState=activating; echo \
+             SubState=start-pre; }; export -f systemctl",
+        );
     }
     if cmdline.contains("bad-unit") {
         line.push_str(

@@ -2,6 +2,7 @@
 
 mod reports;
 mod trouble;
+mod waits;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -132,9 +133,11 @@ fn waits_end_soon_after_the_fact() {
     machine.wait_for_file(&format!("{}/?", folder.path().display()), LONG).unwrap();
     machine.wait_until_fails(&format!("rm {name}; test -e {name}"), LONG).unwrap();
     let error = machine.wait_for_file(name, Duration::from_millis(100)).unwrap_err().to_string();
-    assert!(error.contains("did not appear within 0.1 s (last exit code 1)"), "{error}");
+    assert!(error.contains("did not appear within 0.1 s (looked "), "{error}");
+    assert!(error.contains(&format!("nearest folder is {}:", folder.path().display())), "{error}");
     let error = machine.wait_until_succeeds("echo no; false", Duration::from_millis(50)).unwrap_err();
     assert!(error.to_string().contains("output:\n    no"), "{error}");
+    assert!(error.to_string().contains("within 0.05 s (last exit code 1, looked "), "{error}");
     machine.sleep(Duration::from_millis(10)).unwrap();
 }
 

@@ -1,28 +1,26 @@
 //! Waiting for facts in a guest.
 //!
-//! Every wait probes at once, then with growing pauses ([`Backoff`]); a failure says what was waited for, for how long,
-//! and what the last probe gave.
+//! Every wait looks at once, then with pauses in proportion to what a look costs ([`crate::watch`]); a failure says what
+//! was waited for, for how long, how often it was looked at, and what was there instead.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use regex::Regex;
 
-use crate::backoff::Backoff;
 use crate::console::{ConsoleLog, Queued};
 use crate::control::Pace;
+use crate::diagnosis;
 use crate::error::Error;
 use crate::machine::{Execute, MachineHandle, Reply};
 use crate::search::Search;
-use crate::shell::quote;
+use crate::watch::{LEAST_LOOK, Slice};
 
 /// How long waits take when the test does not say: 15 minutes, as upstream.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// How long a probe may take in a wait without time: it has to take a look. (No time would be no limit to the guest.)
-const LEAST_LOOK: Duration = Duration::from_secs(1);
-
-/// The exit status of a shell that finds no such program (POSIX, Shell Command Language, 2.8.2).
-const NOT_FOUND: i32 = 127;
+/// How long the guest looks for a file by itself in one command: other threads of the test wait that long for the shell.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// Console lines between two looks at the clock.
 const LOOKED_AT_ONCE: usize = 256;
@@ -54,28 +52,20 @@ impl MachineHandle {
     /// When the time is up, or the machine is in trouble.
     pub fn wait_for_file(&self, file: &str, timeout: Duration) -> Result<(), Error> {
         let _block = self.nested(&format!("waiting for file '{file}'"));
-        let what = format!("the file `{file}` did not appear");
-        self.probe(&format!("test -e {file}"), timeout, &what, |reply| reply.status == 0).map(drop)
-    }
-
-    /// Waits until something listens on a TCP port.
-    ///
-    /// # Errors
-    /// When the time is up, or the machine is in trouble.
-    pub fn wait_for_open_port(&self, port: u16, address: &str, timeout: Duration) -> Result<(), Error> {
-        let _block = self.nested(&format!("waiting for TCP port {port} on {address}"));
-        let what = format!("TCP port {port} on {address} did not open");
-        self.probe_port(port, address, timeout, &what, |status| status == 0)
-    }
-
-    /// Waits until nothing listens on a TCP port.
-    ///
-    /// # Errors
-    /// When the time is up, or the machine is in trouble.
-    pub fn wait_for_closed_port(&self, port: u16, address: &str, timeout: Duration) -> Result<(), Error> {
-        let _block = self.nested(&format!("waiting for TCP port {port} on {address} to close"));
-        let what = format!("TCP port {port} on {address} did not close");
-        self.probe_port(port, address, timeout, &what, |status| status != 0)
+        let look = format!("test -e {file}");
+        let mut slice = Slice::new(SLICE);
+        let looked = self.watch(timeout, |now| {
+            let began = Instant::now();
+            let limit = timeout.max(LEAST_LOOK).saturating_add(SLICE);
+            let command = slice.command(&look, &look, now.left);
+            let reply = self.execute(&command, Execute::limited(Some(limit)))?;
+            slice.learn(&reply, began.elapsed(), now);
+            Ok(if reply.status == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        looked.map_err(|missed| {
+            let message = format!("the file `{file}` did not appear {}", missed.within(""));
+            self.check_failed_after_asking(&message, &diagnosis::of_file(file))
+        })
     }
 
     /// Waits until the console lines that no such wait has seen yet match a regular expression. The lines are joined
@@ -150,28 +140,7 @@ impl MachineHandle {
         self.succeed(&[&format!("sleep {}", time.as_secs_f64())], None).map(drop)
     }
 
-    fn probe_port(
-        &self,
-        port: u16,
-        address: &str,
-        timeout: Duration,
-        what: &str,
-        good: impl Fn(i32) -> bool,
-    ) -> Result<(), Error> {
-        let command = format!("nc -z {} {port}", quote(address));
-        let told = |reply: &Reply| reply.status == NOT_FOUND || good(reply.status);
-        let reply = self.probe(&command, timeout, what, told)?;
-        if reply.status != NOT_FOUND {
-            return Ok(());
-        }
-        let message = format!(
-            "TCP port {port} on {address} cannot be probed: the guest has no `nc` in its PATH (exit code \
-             {NOT_FOUND}); put a netcat into its image"
-        );
-        Err(self.check_failed(&message, Some(&command), Some(reply)))
-    }
-
-    /// Probes until `good`, with one last look when the time is up.
+    /// Repeats a command until `good`.
     fn probe(
         &self,
         command: &str,
@@ -179,23 +148,14 @@ impl MachineHandle {
         what: &str,
         good: impl Fn(&Reply) -> bool,
     ) -> Result<Reply, Error> {
-        let deadline = Instant::now().checked_add(timeout);
-        let mut backoff = Backoff::new();
-        loop {
-            let is_last = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let looked = self.watch(timeout, |_| {
             let reply = self.execute(command, Execute::limited(Some(timeout.max(LEAST_LOOK))))?;
-            if good(&reply) {
-                return Ok(reply);
-            }
-            if is_last {
-                let seconds = timeout.as_secs_f64();
-                let message = format!("{what} within {seconds} s (last exit code {})", reply.status);
-                return Err(self.check_failed(&message, Some(command), Some(reply)));
-            }
-            let pause = backoff.pause();
-            let left = deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));
-            self.control().pause(pause.min(left))?;
-        }
+            Ok(if good(&reply) { ControlFlow::Break(reply) } else { ControlFlow::Continue(reply) })
+        })?;
+        looked.map_err(|missed| {
+            let within = missed.within(&format!("last exit code {}, ", missed.last.status));
+            self.check_failed(&format!("{what} {within}"), Some(command), Some(missed.last))
+        })
     }
 }
 

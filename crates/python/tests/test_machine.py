@@ -100,6 +100,34 @@ class Waits(Scratch):
         with self.assertRaisesRegex(RequestedAssertionFailed, "did not appear within 0.1 s"):
             machine.wait_for_file("/nonexistent/x", timeout=0.1)
 
+    def test_for_sockets_terminals_and_windows_say_what_is_missing(self) -> None:
+        machine = self.driver().machine("machine")
+        with self.assertRaisesRegex(RequestedAssertionFailed, "TCP port 1 on localhost did not open within 0.2 s"):
+            machine.wait_for_open_port(1, timeout=0.2)
+        with self.assertRaisesRegex(RequestedAssertionFailed, "Unix (stream )?socket `/nonexistent/x`"):
+            machine.wait_for_open_unix_socket("/nonexistent/x", timeout=timedelta(seconds=0.2))
+        for terminal in (99, "99"):
+            with self.assertRaisesRegex(RequestedAssertionFailed, "no text of virtual terminal `99`"):
+                machine.get_tty_text(terminal)
+        with self.assertRaisesRegex(RequestedAssertionFailed, "no text of virtual terminal `99`"):
+            machine.wait_until_tty_matches("99", re.compile("login:"), timeout=5)
+        with self.assertRaisesRegex(RequestedAssertionFailed, "no text of virtual terminal `99`"):
+            machine.dump_tty_contents("99")
+        with self.assertRaisesRegex(RequestedAssertionFailed, "X11 server did not come up within 0.1 s"):
+            machine.wait_for_x(timeout=0.1)
+
+    def test_for_windows_use_pythons_expressions(self) -> None:
+        (self.folder / "xwininfo").write_text(
+            "#!/bin/sh\necho '     0x1 \"Mail (2)\": (\"m\" \"M\")  1x1+0+0'\necho '     0x2 (has no name): ()'\n"
+        )
+        (self.folder / "xwininfo").chmod(0o755)
+        with mock.patch.dict(os.environ, PATH=f"{self.folder}:{os.environ['PATH']}"):
+            machine = self.driver().machine("machine")
+            self.assertEqual(machine.get_window_names(), ["Mail (2)"])
+            machine.wait_for_window(r"(?P<name>mail)(?= \(\d\))".replace("mail", "Mail"), timeout=5)
+            with self.assertRaisesRegex(RequestedAssertionFailed, r"(?s)no window named `Web` appeared.*Mail \(2\)"):
+                machine.wait_for_window("Web", timeout=0.1)
+
     def test_for_console_text_use_pythons_expressions(self) -> None:
         machine = self.driver().machine("machine")
         machine.start()

@@ -93,6 +93,15 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "waits",
+        script: "tests/guests/waits.py",
+        kernel: Kernel::Generic,
+        vcpus: 2,
+        memory: "512M",
+        said: &["late: file", "subtest: virtual terminals", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
         name: "panic",
         script: "tests/guests/panic.py",
         kernel: Kernel::Cloud,

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from .duration import DEFAULT_TIMEOUT, Duration, one_of, seconds
 from .errors import RequestedAssertionFailed
 
+# As the driver's own waits: in proportion to what a look costs, within bounds.
 FIRST_PAUSE = 0.005
 LONGEST_PAUSE = 0.4
+SHARE = 4
 
 
 def retry(
@@ -29,11 +31,13 @@ def retry_until(fn: Callable[[bool], object], limit: float, what: str) -> None:
         raise TypeError(f"retry() needs a function, got {fn!r}")
     began = time.monotonic()
     pause = FIRST_PAUSE
-    while (left := began + limit - time.monotonic()) > 0:
+    while (looked := time.monotonic()) < began + limit:
         if fn(False):
             return
-        time.sleep(min(pause, max(left, 0.0)))
-        pause = min(pause * 1.5, LONGEST_PAUSE)
+        now = time.monotonic()
+        cost = now - looked
+        time.sleep(max(min(max(pause, cost / SHARE), began + limit - now), 0.0))
+        pause = min(max(pause * 1.5, FIRST_PAUSE), max(cost * SHARE, FIRST_PAUSE), LONGEST_PAUSE)
     if not fn(True):
         elapsed = time.monotonic() - began
         raise RequestedAssertionFailed(

@@ -1,6 +1,7 @@
 //! A machine of a run. Times are seconds; `None` is no limit.
 
 mod files;
+mod looks;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

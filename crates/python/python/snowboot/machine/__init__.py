@@ -12,6 +12,7 @@ from .files import Files
 from .firmware import Firmware
 from .network import Network
 from .power import Power
+from .terminals import Terminals
 from .units import Units
 from .waits import Waits
 
@@ -26,6 +27,7 @@ class Machine(
     Firmware,
     Network,
     Power,
+    Terminals,
     Units,
     Waits,
 ):

@@ -33,3 +33,9 @@ class Waits(Core):
     ) -> None:
         """Waits until nothing listens on a TCP port, as seen from inside the guest."""
         self._native.wait_for_closed_port(int(port), text(addr), seconds(timeout))
+
+    def wait_for_open_unix_socket(
+        self, addr: Text, is_datagram: bool = False, timeout: Duration = DEFAULT_TIMEOUT
+    ) -> None:
+        """Waits until something listens on a Unix socket, or has bound it when it is one for datagrams."""
+        self._native.wait_for_open_unix_socket(text(addr), is_datagram, seconds(timeout))
