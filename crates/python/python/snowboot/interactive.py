@@ -158,7 +158,7 @@ class _Console(code.InteractiveConsole):
     def read(self) -> None:
         """Takes commands from the standard input, until it ends or one fails."""
         for line in sys.stdin:
-            incomplete = self.push(line.removesuffix("\n"))
+            self.push(line.removesuffix("\n"))
         # A block ends with an empty line, and with the input.
         if self.buffer:
             self.push("")

@@ -28,7 +28,8 @@ def ipython(session: Session) -> Callable[[], None] | None:
     def loop() -> None:
         say(session.banner())
         # The class's own: ptpython's expects to be inside some function of the user's.
-        TerminalInteractiveShell.mainloop(shell)
+        mainloop: Any = TerminalInteractiveShell.mainloop
+        mainloop(shell)
 
     return loop
 
