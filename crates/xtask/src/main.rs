@@ -14,6 +14,7 @@ mod lab;
 mod run;
 mod test;
 mod tidy;
+mod wheel;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Chore {
     Build,
     /// Build the payload that checks a machine from inside and print where it is
     Firmware,
+    /// Build the Python package as a wheel and print where it is
+    Wheel,
     /// Run every check that has to hold before a change lands
     Test(test::Args),
 }
@@ -65,6 +68,10 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Chore::Firmware => firmware::run(),
+        Chore::Wheel => {
+            println!("{}", wheel::build()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
         Chore::Test(args) => test::run(&args),
     }
 }

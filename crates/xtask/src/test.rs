@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::host::{ensure_packages, project_root};
 use crate::run::{cargo, step};
-use crate::{build, demo, firmware, guest_tests, tidy};
+use crate::{build, demo, firmware, guest_tests, tidy, wheel};
 
 /// What this machine must have besides Rust.
 const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3"];
@@ -35,6 +35,8 @@ enum Group {
     Doc,
     /// The Python package over shells of this host
     Python,
+    /// An installed wheel under pytest; needs the Python package index
+    Package,
     /// Whole machines that run the project's own payload, on KVM
     Platform,
     /// Whole guests under test scripts, in the lab
@@ -51,6 +53,7 @@ impl Group {
                 step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))
             }
             Self::Python => python(),
+            Self::Package => wheel::test(),
             Self::Platform => platform(),
             Self::Guests => guest_tests::run(&args.guest_tests),
         }
