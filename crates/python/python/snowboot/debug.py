@@ -8,7 +8,7 @@ import pdb
 import socket
 import sys
 from types import FrameType
-from typing import Any
+from typing import TextIO
 
 from .errors import MachineError
 from .logger import Logger
@@ -49,8 +49,9 @@ class Debug:
             self._logger.log_test_error("Breakpoint reached, waiting for a debugger.")
             self._logger.log_test_error(f"Attach with: {self._command(where)}")
             connection, _ = listener.accept()
-        with connection, connection.makefile("rw") as stream:
-            _RemotePdb(stream).run_at(frame)
+        # A file each: one for both would forget what it has read whenever it writes.
+        with connection, connection.makefile("r") as reader, connection.makefile("w") as writer:
+            _RemotePdb(reader, writer).run_at(frame)
 
     def _command(self, where: str) -> str:
         attach = (self._attach or "").strip()
@@ -62,8 +63,8 @@ class Debug:
 class _RemotePdb(pdb.Pdb):
     """Python's debugger over a connection. It stops in the frame that it was made for."""
 
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stdin=stream, stdout=stream, nosigint=True)
+    def __init__(self, reader: TextIO, writer: TextIO) -> None:
+        super().__init__(stdin=reader, stdout=writer, nosigint=True)
         self.use_rawinput = False
         self.prompt = "(snowboot) "
 
