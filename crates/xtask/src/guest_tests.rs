@@ -81,6 +81,14 @@ const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "files",
+        script: "tests/guests/files.py",
+        kernel: Kernel::Generic,
+        memory: "512M",
+        said: &["subtest: much text", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
         name: "network-large",
         script: "tests/guests/network.py",
         kernel: Kernel::Cloud,

@@ -66,7 +66,7 @@ pub(super) fn take_file(find: &str, target: &Path, name: &Path, size: u64, mode:
     format!(
         "{place}{BESIDE}if [ \"$w\" != \"$t\" ]; then trap 'rm -f -- \"$w\"' EXIT; fi\n{open}\
          head -c {size} <&3 >\"$w\"\n\
-         IFS= read -r -N 1 -u 3 whole && [ \"$whole\" = K ]\n{settle}"
+         IFS= read -r -N 1 -u 3 whole || exit 1\n[ \"$whole\" = K ]\n{settle}"
     )
 }
 

@@ -285,6 +285,15 @@ fn interrupt_after(driver: &Driver, looks: usize) {
     })));
 }
 
+/// Whether a file without its final name has bytes.
+fn has_part(folder: &Path) -> bool {
+    let mut entries = fs::read_dir(folder).unwrap().flatten();
+    entries.any(|entry| {
+        let is_part = entry.file_name().as_bytes().starts_with(b".snowboot.");
+        is_part && entry.metadata().is_ok_and(|about| about.len() > 0)
+    })
+}
+
 #[test]
 fn an_interrupt_ends_a_copy_and_leaves_nothing_behind() {
     let (driver, machine) = one();
@@ -299,7 +308,13 @@ fn an_interrupt_ends_a_copy_and_leaves_nothing_behind() {
     let (big, copy) = (folder.path().join("big"), folder.path().join("copy"));
     fs::File::create(&big).unwrap().set_len(1 << 40).unwrap();
     for target in [Path::new("/dev/null"), copy.as_path()] {
-        interrupt_after(&driver, 3);
+        if target == copy {
+            // Right in the middle.
+            let folder = folder.path().to_owned();
+            driver.set_interrupt_hook(Some(Arc::new(move || has_part(&folder))));
+        } else {
+            interrupt_after(&driver, 3);
+        }
         let error = machine.copy_from_host(&big, target).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Interrupted);
         driver.set_interrupt_hook(None);
