@@ -37,6 +37,12 @@ const CHATTER_CAP: usize = 64 * 1024;
 /// Reads in one go of what came unasked: a guest that writes without end must not keep the host from its command.
 const STRAY_READS: usize = 16;
 
+/// Longer commands come to their bash as a file: Linux passes at most 128 KiB as one argument.
+const LONGEST_ARGUMENT: usize = 120 * 1024;
+
+/// Bytes that are read in one go.
+const CHUNK: usize = 64 * 1024;
+
 /// Characters of a command that errors about a later one show.
 const OWED_SHOWN: usize = 200;
 
@@ -141,6 +147,7 @@ impl<'a> Link<'a> {
 pub(crate) struct Shell {
     /// Received and not yet used.
     buffer: Vec<u8>,
+    chunk: Vec<u8>,
     /// The commands, shortened, for which the guest will still send a line that nobody waits for.
     owed: VecDeque<String>,
     /// The rest of a line that was cut off while it was being sent.
@@ -155,6 +162,7 @@ impl Shell {
     pub(crate) fn new() -> Self {
         Self {
             buffer: Vec::new(),
+            chunk: Vec::new(),
             owed: VecDeque::new(),
             unsent: Vec::new(),
             lost: None,
@@ -453,11 +461,12 @@ impl Shell {
 
     /// Reads once; false when nothing came in time.
     fn read(&mut self, link: &Link<'_>, until: Instant) -> Result<bool, ShellError> {
-        let mut chunk = [0; 64 * 1024];
-        match link.channel.read(&mut chunk, until) {
+        // Kept: a guest's answer comes 2 KiB at a time, and making it anew would be most of the work.
+        self.chunk.resize(CHUNK, 0);
+        match link.channel.read(&mut self.chunk, until) {
             Ok(0) => Err(ShellError::Gone),
             Ok(count) => {
-                self.buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                self.buffer.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(false),
@@ -485,7 +494,13 @@ fn command_line(command: &str, limit: Option<Duration>) -> String {
     let limit =
         limit.map_or_else(String::new, |limit| format!("timeout {} ", limit.max(least).as_secs_f64()));
     let command = quote(&format!("set -euo pipefail; {command}"));
-    format!("{limit}bash -c {command} | (base64 -w 0; echo)\n")
+    let script = if command.len() < LONGEST_ARGUMENT {
+        format!("-c {command}")
+    } else {
+        // The shell's own printf takes any length.
+        format!("<(printf %s {command})")
+    };
+    format!("{limit}bash {script} | (base64 -w 0; echo)\n")
 }
 
 fn decode(line: &[u8]) -> Option<String> {

@@ -73,8 +73,11 @@ fn big_and_binary_answers_pass_whole() {
     let output = machine.succeed(&["head -c 3000000 /dev/zero | tr '\\0' x"], None).unwrap();
     assert_eq!((output.len(), output.trim_matches('x')), (3_000_000, ""));
     assert_eq!(machine.succeed(&["printf '\\377ok'"], None).unwrap(), "\u{fffd}ok");
-    let long = format!("true {}", "x".repeat(300_000));
-    assert_eq!(machine.execute(&long, Execute::default()).unwrap().status, 126); // Over the kernel's limit of one argument.
+    // Over the kernel's limit of one argument, and with every kind of quote.
+    let long = "it's \"so\" $HOME ".repeat(30_000);
+    let output = machine.succeed(&[&format!("printf %s {}", crate::quote(&long))], Some(LONG)).unwrap();
+    assert_eq!(output, long);
+    assert_eq!(machine.execute(&format!("false {long:?}; true"), Execute::default()).unwrap().status, 1);
     assert_eq!(machine.succeed(&["echo on"], None).unwrap(), "on\n");
 }
 
