@@ -299,7 +299,7 @@ fn a_hook_is_called_before_every_command_and_may_give_commands_itself() {
     let (calls, inner) = (Arc::new(Mutex::new(0)), machine.clone());
     let counted = calls.clone();
     driver.set_command_hook(Some(Arc::new(move |name: &str| {
-        assert_eq!(name, "m");
+        assert_eq!(name, "a");
         let nth = {
             let mut calls = lock(&counted);
             *calls += 1;
