@@ -26,16 +26,18 @@ for word in $(cat /proc/cmdline); do
 done
 
 # /dev/disk/by-id/virtio-SERIAL, without udev.
+disk_with_serial() {
+    for disk in /sys/block/vd*; do
+        if [ "$(cat "$disk/serial" 2>/dev/null)" = "$1" ]; then
+            echo "/dev/${disk##*/}"
+            return
+        fi
+    done
+}
+
 find_root() {
     case $root in
-    /dev/disk/by-id/virtio-*)
-        for disk in /sys/block/vd*; do
-            if [ "$(cat "$disk/serial" 2>/dev/null)" = "${root#/dev/disk/by-id/virtio-}" ]; then
-                echo "/dev/${disk##*/}"
-                return
-            fi
-        done
-        ;;
+    /dev/disk/by-id/virtio-*) disk_with_serial "${root#/dev/disk/by-id/virtio-}" ;;
     *) [ -b "$root" ] && echo "$root" ;;
     esac
 }
@@ -49,13 +51,20 @@ done
 
 mkdir -p /lower /rw /root
 if mount -t erofs -o ro "$device" /lower 2>/dev/null; then
-    mount -t tmpfs -o mode=0755 tmpfs /rw
-    mkdir /rw/upper /rw/work
+    # What a machine writes to its root outlives it only on a disk.
+    state=$(disk_with_serial state)
+    if [ -n "$state" ]; then
+        mount -t ext4 "$state" /rw || fail "cannot mount $state"
+    else
+        mount -t tmpfs -o mode=0755 tmpfs /rw
+    fi
+    mkdir -p /rw/upper /rw/work
     mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work overlay /root || fail "cannot overlay $device"
 else
     mount -t ext4 "$device" /root || fail "$device holds neither an erofs nor an ext4 root"
 fi
-cp -a /node/. /root/ || fail "cannot write this node's files"
+# A root that was kept has them already.
+cp -af /node/. /root/ || fail "cannot write this node's files"
 for folder in proc sys dev; do
     mount --move /$folder /root/$folder
 done

@@ -5,8 +5,13 @@ tar=$1 files=$2 kernel=$3 image=$4
 
 mkdir root
 tar -C root --numeric-owner -xf "$tar"
-rm -rf root/var/lib/apt/lists/* root/var/cache/apt/* root/var/log/* root/usr/share/doc root/usr/share/man \
+rm -rf root/var/lib/apt/lists/* root/var/cache/apt/* root/usr/share/doc root/usr/share/man \
     root/usr/share/info root/usr/share/locale root/etc/hostname root/boot
+# Servers want their folders there.
+find root/var/log -type f -delete
+# Nothing that a package brings starts by itself: a test starts what it is about. Every service has a unit; its older
+# script would only be looked at.
+rm -rf root/etc/systemd/system/*.wants root/etc/rc?.d root/etc/init.d
 cp -a "$files/." root/
 chown -R 0:0 root/usr/lib/snowboot root/etc/systemd/system root/etc/systemd/*.conf.d root/etc/sysctl.d \
     root/etc/modprobe.d
