@@ -39,6 +39,9 @@ const NEW_KERNEL: &str = "Linux version ";
 /// Bytes of lines waiting in the queue, at most: [`QUEUE_CAP`] alone would allow lines of [`LINE_CAP`] each.
 const QUEUE_BYTES: usize = 16 << 20;
 
+/// A line that was under way for this long without more of it is a prompt: whoever writes it waits for an answer.
+const PROMPT_AFTER: Duration = Duration::from_millis(200);
+
 /// A machine's console.
 #[derive(Debug, Default)]
 pub struct ConsoleLog {
@@ -50,6 +53,10 @@ pub struct ConsoleLog {
 struct State {
     /// The line under way.
     partial: Vec<u8>,
+    /// When it grew last.
+    grown: Option<Instant>,
+    /// Bytes of it that a wait has taken as a prompt.
+    taken: usize,
     /// All lines since the start, newline-joined, up to the cap.
     text: String,
     /// Lines that did not fit.
@@ -71,11 +78,22 @@ struct State {
     generation: u64,
 }
 
+/// A prompt: the end of the line under way that no wait has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    pub(crate) text: String,
+    generation: u64,
+    /// How much of the line it is.
+    length: usize,
+}
+
 /// How a wait for a console line went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Queued {
     /// There are lines.
     Lines,
+    /// There is a prompt that this wait does not know.
+    Prompt(Prompt),
     /// The time is up.
     Late,
     /// The machine has ended.
@@ -179,14 +197,29 @@ impl ConsoleLog {
         }
     }
 
-    /// Waits until a line is queued or none can be expected.
-    pub(crate) fn wait_queued(&self, pace: &Pace<'_>, deadline: Option<Instant>) -> Result<Queued, Error> {
+    /// Notes that a wait has found what it looked for in this prompt: the next one gets what comes after it.
+    pub(crate) fn take_prompt(&self, prompt: &Prompt) {
+        let mut state = lock(&self.state);
+        if state.generation == prompt.generation && state.partial.len() >= prompt.length {
+            state.taken = prompt.length;
+        }
+    }
+
+    /// Waits until a line is queued, there is a prompt other than the `known` one, or nothing can be expected.
+    pub(crate) fn wait_queued(
+        &self,
+        pace: &Pace<'_>,
+        deadline: Option<Instant>,
+        known: Option<&Prompt>,
+    ) -> Result<Queued, Error> {
         loop {
             pace.check()?;
             let state = lock(&self.state);
             let left = deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
             if !state.queue.is_empty() {
                 return Ok(Queued::Lines);
+            } else if let Some(prompt) = state.prompt().filter(|prompt| known != Some(prompt)) {
+                return Ok(Queued::Prompt(prompt));
             } else if state.ended {
                 return Ok(Queued::Ended);
             } else if left.is_zero() {
@@ -215,7 +248,7 @@ impl ConsoleLog {
         state.ended = true;
         if !state.partial.is_empty() {
             let line = std::mem::take(&mut state.partial);
-            each(state.push(clean(&line)));
+            each(state.push(&line));
         }
         drop(state);
         self.changed.notify_all();
@@ -233,15 +266,16 @@ impl ConsoleLog {
                 _ => (piece, false),
             };
             state.partial.extend_from_slice(piece);
+            state.grown = Some(Instant::now());
             while state.partial.len() > LINE_CAP {
                 let rest = state.partial.split_off(LINE_CAP);
                 let line = std::mem::replace(&mut state.partial, rest);
-                each(state.push(clean(&line)));
+                each(state.push(&line));
                 has_line = true;
             }
             if ends {
                 let line = std::mem::take(&mut state.partial);
-                each(state.push(clean(&line)));
+                each(state.push(&line));
                 has_line = true;
             }
         }
@@ -254,7 +288,18 @@ impl ConsoleLog {
 }
 
 impl State {
-    fn push(&mut self, line: String) -> String {
+    /// The prompt, if the line under way is one.
+    fn prompt(&self) -> Option<Prompt> {
+        let is_prompt = self.grown.is_some_and(|grown| grown.elapsed() >= PROMPT_AFTER);
+        let text = is_prompt.then(|| clean(self.partial.get(self.taken..).unwrap_or_default()))?;
+        let prompt = Prompt { text, generation: self.generation, length: self.partial.len() };
+        Some(prompt).filter(|prompt| !prompt.text.is_empty())
+    }
+
+    fn push(&mut self, raw: &[u8]) -> String {
+        let line = clean(raw);
+        let taken = std::mem::take(&mut self.taken);
+        let queued = if taken == 0 { line.clone() } else { clean(raw.get(taken..).unwrap_or_default()) };
         self.first_line.get_or_insert_with(Instant::now);
         self.watch_for_panic(&line);
         if self.cut_lines == 0 && self.text.len() + line.len() < LOG_CAP {
@@ -265,8 +310,8 @@ impl State {
         } else {
             self.cut_lines = self.cut_lines.saturating_add(1);
         }
-        self.queue_bytes += line.len();
-        self.queue.push_back(line.clone());
+        self.queue_bytes += queued.len();
+        self.queue.push_back(queued);
         while self.queue.len() > QUEUE_CAP || self.queue_bytes > QUEUE_BYTES {
             let Some(old) = self.queue.pop_front() else { break };
             self.queue_bytes = self.queue_bytes.saturating_sub(old.len());
@@ -490,6 +535,23 @@ mod tests {
         assert!(console.text().contains("more lines were not kept"));
         assert!(console.text().len() < LOG_CAP + 200);
         assert!(console.take_queued().len() <= QUEUE_CAP);
+    }
+
+    #[test]
+    fn what_was_taken_of_a_prompt_does_not_come_again() {
+        let console = written(&["a\n", "name: "]);
+        let prompt = || lock(&console.state).prompt().map(|prompt| prompt.text);
+        assert_eq!(prompt(), None, "it may be the beginning of a line");
+        std::thread::sleep(PROMPT_AFTER);
+        assert_eq!(prompt().as_deref(), Some("name: "));
+        let taken = lock(&console.state).prompt().unwrap();
+        console.take_prompt(&taken);
+        assert_eq!(prompt(), None);
+        console.write(0, b"alice\r\nword: ", |_| {});
+        assert_eq!(console.take_queued(), ["a", "alice"]);
+        assert_eq!(console.text(), "a\nname: alice");
+        std::thread::sleep(PROMPT_AFTER);
+        assert_eq!(prompt().as_deref(), Some("word: "));
     }
 
     #[test]

@@ -52,6 +52,19 @@ impl<F: FnMut(&str) -> bool> Search<F> {
         if self.due().is_some_and(|due| due <= Instant::now()) { self.look_at_all() } else { None }
     }
 
+    /// Looks at a prompt by itself, and joined to the lines before it.
+    pub(crate) fn look_at_prompt(&mut self, prompt: &str) -> bool {
+        if (self.found)(prompt) {
+            return true;
+        }
+        let joined: String = [self.text.as_str()]
+            .into_iter()
+            .chain(self.fresh.iter().map(String::as_str))
+            .chain([prompt])
+            .collect();
+        (self.found)(&joined)
+    }
+
     /// When the joined lines want to be looked at, if there are new ones.
     pub(crate) fn due(&self) -> Option<Instant> {
         if self.fresh.is_empty() {

@@ -145,6 +145,21 @@ fn waits_end_soon_after_the_fact() {
 }
 
 #[test]
+fn console_waits_find_a_prompt_which_is_a_line_without_end() {
+    let (_driver, machine) = one();
+    machine.start().unwrap();
+    machine.send_console("hello\nlogin: ").unwrap();
+    machine.wait_for_console_text("hello.*login: $", Some(LONG)).unwrap();
+    let error = machine.wait_for_console_text("login", Some(Duration::from_millis(500))).unwrap_err();
+    assert!(error.to_string().contains("did not appear"), "it comes once: {error}");
+    machine.send_console("alice\nPassword: ").unwrap();
+    machine.wait_for_console_text("^alice", Some(LONG)).unwrap();
+    machine.wait_for_console_text("Password: $", Some(LONG)).unwrap();
+    machine.send_console("\n").unwrap();
+    assert_eq!(machine.console().text(), "hello\nlogin: alice\nPassword: ");
+}
+
+#[test]
 fn console_waits_consume_what_they_saw() {
     let (_driver, machine) = one();
     machine.start().unwrap();

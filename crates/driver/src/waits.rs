@@ -81,7 +81,7 @@ impl MachineHandle {
     }
 
     /// The same with any test of the text instead of a regular expression; `what` names it in errors. The test is called
-    /// for each new line, and at intervals for the lines joined.
+    /// for each new line, at intervals for the lines joined, and for a line without end once it looks like a prompt.
     ///
     /// # Errors
     /// When the time is up, the machine ends, or its kernel panicked and stands still.
@@ -99,6 +99,7 @@ impl MachineHandle {
         let mut search = Search::new(found);
         // What is there already is looked at whole, however short the time.
         let mut late = None;
+        let mut known = None;
         loop {
             if look(console, &mut search, &pace, late)? {
                 return Ok(());
@@ -106,7 +107,13 @@ impl MachineHandle {
             late = deadline;
             let due = search.due();
             let until = deadline.into_iter().chain(due).min();
-            let queued = console.wait_queued(&pace, until)?;
+            let queued = console.wait_queued(&pace, until, known.as_ref())?;
+            if let Queued::Prompt(prompt) = &queued
+                && search.look_at_prompt(&prompt.text)
+            {
+                console.take_prompt(prompt);
+                return Ok(());
+            }
             let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if queued == Queued::Lines && !is_over {
                 continue;
@@ -122,6 +129,7 @@ impl MachineHandle {
                     let seconds = timeout.unwrap_or_default().as_secs_f64();
                     return Err(self.not_on_console(what, &format!("within {seconds} s")));
                 }
+                Queued::Prompt(prompt) => known = Some(prompt),
                 // Only the joined lines were due.
                 Queued::Lines | Queued::Late => {}
             }

@@ -16,7 +16,10 @@ class Console(Core):
     def wait_for_console_text(
         self, regex: str | re.Pattern[str], timeout: Duration | None = None
     ) -> None:
-        """Waits until console lines that no such wait has seen yet match a regular expression of Python's `re`."""
+        """Waits until console lines that no such wait has seen yet match a regular expression of Python's `re`.
+
+        A prompt, which is a line without an end, is found as well.
+        """
         pattern = re.compile(regex)
         search: Callable[[str], object] = pattern.search
         self._native.wait_for_console(
