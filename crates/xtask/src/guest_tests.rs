@@ -1,8 +1,10 @@
 //! Whole guests under test scripts, through the program that users run, in the lab.
 
+mod nixpkgs;
+
 use std::fs::{self, File};
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -15,6 +17,7 @@ use crate::demo::lab as in_lab;
 use crate::guest::{self, Kernel};
 use crate::host::{cache_dir, project_root};
 use crate::lab;
+use crate::run::quiet;
 
 /// One run of `snowboot test`.
 struct Case {
@@ -31,6 +34,8 @@ struct Case {
     /// Whether each machine has a data disk besides its root, and how large it is in MiB.
     data_disk: bool,
     data_mib: u32,
+    /// Whether what a machine writes to its root is there again after its next start, as on a NixOS test machine.
+    keeps_root: bool,
     /// How long it may take in the lab, in seconds.
     limit: u32,
     status: i32,
@@ -50,6 +55,7 @@ const CASE: Case = Case {
     memory: "256M",
     data_disk: false,
     data_mib: 64,
+    keeps_root: false,
     limit: LIMIT,
     status: 0,
     said: &[],
@@ -137,6 +143,9 @@ const ON_A_TERMINAL: &str = "tests/guests/terminal.py";
 /// How long most cases may take in the lab, in seconds. An emulated host on a busy machine needs about 100.
 const LIMIT: u32 = 600;
 
+/// Room for what a machine writes to a root that it keeps, in MiB; the file is sparse.
+const STATE_MIB: u32 = 1024;
+
 /// How it looks when QEMU's emulation of AMD-V leaves a vCPU with a wrong GS base: the kernel faults in its exception entry,
 /// again and again, until that has used up the entry stack of CPU 0, below which this address is. The emulated host's own
 /// kernel ends like that, too. Only this is tried again, once and in plain sight; every other failure is one, and on real
@@ -154,18 +163,18 @@ struct Job {
     status: i32,
     said: &'static [&'static str],
     log: PathBuf,
+    /// Made anew for each try.
+    state_images: Vec<PathBuf>,
 }
 
 /// Runs the cases with these names, or all when none is named; the first that fails is the error.
 pub(crate) fn run(only: &[String]) -> Result<()> {
     let is_wanted = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
-    if let Some(unknown) =
-        only.iter().find(|it| *it != TERMINAL && !CASES.iter().any(|case| case.name == **it))
-    {
+    if let Some(unknown) = only.iter().find(|it| *it != TERMINAL && !cases().any(|case| case.name == **it)) {
         bail!("There is no guest test `{unknown}`");
     }
     let built = build::run()?;
-    let wanted = CASES.iter().filter(|case| is_wanted(case.name));
+    let wanted = cases().filter(|case| is_wanted(case.name));
     let mut jobs = wanted.map(|case| case.job(&built)).collect::<Result<Vec<_>>>()?;
     if is_wanted(TERMINAL) {
         jobs.push(terminal_job(&built)?);
@@ -181,6 +190,11 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
         // All are waited for: a lab that still runs would disturb whatever comes next.
         ended.fold(Ok(()), Result::and)
     })
+}
+
+/// The dearest first.
+fn cases() -> impl Iterator<Item = &'static Case> {
+    nixpkgs::CASES.iter().chain(CASES)
 }
 
 /// An empty folder for a test's files.
@@ -200,7 +214,7 @@ fn terminal_job(built: &Built) -> Result<Job> {
     command.arg("python3").arg(project_root().join(ON_A_TERMINAL));
     command.arg(&built.program).arg(guests.folder.join(name)).arg(guest::vmlinux(Kernel::Generic)?);
     let log = folder_for(TERMINAL)?.join("log");
-    Ok(Job { name: TERMINAL, command, status: 0, said: &["all is well"], log })
+    Ok(Job { name: TERMINAL, command, status: 0, said: &["all is well"], log, state_images: Vec::new() })
 }
 
 impl Case {
@@ -212,7 +226,9 @@ impl Case {
         let mut command = in_lab(self.limit)?;
         command.arg(&built.program).arg("test").arg(&manifest).arg("-o").arg(&folder);
         let log = folder.join("log");
-        Ok(Job { name: self.name, command, status: self.status, said: self.said, log })
+        let keepers = if self.keeps_root { self.machines } else { &[] };
+        let state_images = keepers.iter().map(|name| folder.join(state_image(name))).collect();
+        Ok(Job { name: self.name, command, status: self.status, said: self.said, log, state_images })
     }
 }
 
@@ -237,6 +253,7 @@ impl Job {
     }
 
     fn try_once(&mut self) -> Result<()> {
+        self.state_images.iter().try_for_each(|path| make_state_image(path))?;
         let log = File::create(&self.log).with_context(|| format!("Cannot write {}", self.log.display()))?;
         let output = log.try_clone()?;
         let command = self.command.stdin(Stdio::null()).stdout(output).stderr(log);
@@ -263,6 +280,19 @@ impl Job {
     }
 }
 
+/// The disk that keeps what a machine writes to its root; see the guests' initrd.
+fn state_image(machine: &str) -> String {
+    format!("{machine}.state.img")
+}
+
+fn make_state_image(path: &Path) -> Result<()> {
+    if path.exists() {
+        fs::remove_file(path).with_context(|| format!("Cannot remove {}", path.display()))?;
+    }
+    let size = format!("{STATE_MIB}M");
+    quiet("making a disk for a machine", Command::new("/sbin/mkfs.ext4").arg("-q").arg(path).arg(size))
+}
+
 fn manifest_text(case: &Case) -> Result<String> {
     let names: Vec<String> = case.machines.iter().map(ToString::to_string).collect();
     let with: Vec<String> = case.with.iter().map(ToString::to_string).collect();
@@ -284,6 +314,10 @@ fn manifest_text(case: &Case) -> Result<String> {
                 "[[machines.{name}.disks]]\npath = \"{name}.img\"\ncreate-mib = {}\nserial = \"data\"\n",
                 case.data_mib,
             ));
+        }
+        if case.keeps_root {
+            let state = state_image(name);
+            text.push_str(&format!("[[machines.{name}.disks]]\npath = {state:?}\nserial = \"state\"\n"));
         }
     }
     Ok(text)
