@@ -42,6 +42,9 @@ const QUEUE_BYTES: usize = 16 << 20;
 /// A line that was under way for this long without more of it is a prompt: whoever writes it waits for an answer.
 const PROMPT_AFTER: Duration = Duration::from_millis(200);
 
+/// Raw output that is kept for somebody at a terminal who does not read: a few screens.
+const RAW_CAP: usize = 64 * 1024;
+
 /// A machine's console.
 #[derive(Debug, Default)]
 pub struct ConsoleLog {
@@ -72,6 +75,8 @@ struct State {
     standstill: Option<Instant>,
     /// What the kernel said how long it waits before it resets the machine.
     reset_after: Duration,
+    /// Raw output that is kept for somebody at a terminal.
+    raw: Option<VecDeque<u8>>,
     /// The machine has ended: nothing more comes.
     ended: bool,
     /// Counts the machine's starts, so that an old one's end or last words cannot reach a new one's console.
@@ -235,8 +240,30 @@ impl ConsoleLog {
     pub(crate) fn begin(&self) -> u64 {
         let mut state = lock(&self.state);
         let generation = state.generation.wrapping_add(1);
-        *state = State { generation, ..State::default() };
+        let raw = state.raw.take();
+        *state = State { generation, raw, ..State::default() };
         generation
+    }
+
+    /// The guest was reset and starts again: what its old kernel said last means nothing any more.
+    pub(crate) fn restarts(&self) {
+        let mut state = lock(&self.state);
+        (state.panic, state.standstill, state.reset_after) = (None, None, Duration::ZERO);
+    }
+
+    /// Begins to keep raw output for [`Self::read_raw`], or ends that.
+    pub fn keep_raw(&self, on: bool) {
+        lock(&self.state).raw = on.then(VecDeque::new);
+    }
+
+    /// What the guest wrote since the last call, as it wrote it; waits up to this long when that is nothing. Always
+    /// nothing unless [`Self::keep_raw`] was called.
+    #[must_use]
+    pub fn read_raw(&self, timeout: Duration) -> Vec<u8> {
+        let is_empty = |state: &mut State| state.raw.as_ref().is_some_and(VecDeque::is_empty);
+        let waited = self.changed.wait_timeout_while(lock(&self.state), timeout, is_empty);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.raw.as_mut().map(|raw| raw.drain(..).collect()).unwrap_or_default()
     }
 
     /// Notes the end of the machine's start with this number. A line under way is complete now.
@@ -259,7 +286,7 @@ impl ConsoleLog {
         if state.generation != generation {
             return;
         }
-        let mut has_line = false;
+        let mut has_line = state.keep_raw(bytes);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (piece, ends) = match piece.split_last() {
                 Some((b'\n', rest)) => (rest, true),
@@ -321,6 +348,14 @@ impl State {
             self.tail.pop_front();
         }
         line
+    }
+
+    /// Keeps raw output if somebody wants it, and tells whether so. Who does not read loses the oldest.
+    fn keep_raw(&mut self, bytes: &[u8]) -> bool {
+        let Some(raw) = &mut self.raw else { return false };
+        raw.extend(bytes);
+        raw.drain(..raw.len().saturating_sub(RAW_CAP));
+        true
     }
 
     fn watch_for_panic(&mut self, line: &str) {

@@ -273,6 +273,7 @@ impl Driver {
         self.control.end(Ended::Finished);
         let block = self.all().iter().any(MachineHandle::is_booted).then(|| self.log.block(None, "cleanup"));
         stop_all(&self.all);
+        self.all().iter().for_each(MachineHandle::join_reboots);
         drop(block);
         self.log.flush();
     }
@@ -296,6 +297,7 @@ impl Drop for Driver {
         self.control.set_first_use(None);
         self.control.end(Ended::Finished);
         stop_all(&self.all);
+        self.all().iter().for_each(MachineHandle::join_reboots);
     }
 }
 

@@ -114,6 +114,22 @@ impl Vm for KvmVm {
         self.0.stop();
     }
 
+    fn reset(&self) {
+        self.0.reset();
+    }
+
+    fn pause(&self) -> Result<(), BoxError> {
+        Ok(self.0.pause()?)
+    }
+
+    fn resume(&self) -> Result<(), BoxError> {
+        Ok(self.0.resume()?)
+    }
+
+    fn press_power_button(&self) {
+        self.0.press_power_button();
+    }
+
     fn serial_input(&self, bytes: &[u8]) -> usize {
         self.0.serial_input(bytes)
     }

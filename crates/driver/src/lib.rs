@@ -55,7 +55,7 @@ pub use event::{BlockInfo, Event, Level, Record, RunError, Sink, Step};
 #[cfg(feature = "kvm")]
 pub use kvm::KvmLauncher;
 pub use log::{Block, Logger};
-pub use machine::{Execute, MachineHandle, Reply};
+pub use machine::{Execute, MachineHandle, PowerEvent, PowerEventKind, Reply, Start};
 pub use memory::MemoryUse;
 pub use report::{MachineReport, Report};
 pub use shell::{GREETING, quote};

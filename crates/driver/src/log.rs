@@ -130,9 +130,9 @@ impl Logger {
         self.begin(None, name.to_owned(), true)
     }
 
-    /// Shows console lines on the terminal, or not.
-    pub fn set_serial(&self, on: bool) {
-        self.0.serial.store(on, Ordering::Relaxed);
+    /// Shows console lines on the terminal, or not; gives what was so before.
+    pub fn set_serial(&self, on: bool) -> bool {
+        self.0.serial.swap(on, Ordering::Relaxed)
     }
 
     /// Returns when the sinks have everything that was logged before, or after 2 s when a sink is stuck.

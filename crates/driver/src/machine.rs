@@ -1,13 +1,17 @@
 //! One machine of a test: its life, its shell, its console.
 
 mod files;
+mod power;
 mod trouble;
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use snowboot_config::NodeConfig;
+
+pub use self::power::{PowerEvent, PowerEventKind, Start};
 
 use crate::console::{ConsoleLog, ConsoleWriter};
 use crate::control::{Control, Turn, lock};
@@ -80,6 +84,7 @@ struct Inner {
     turn: Turn,
     /// Held while the machine is being started.
     starting: Turn,
+    power: power::Power,
 }
 
 #[derive(Default)]
@@ -90,6 +95,10 @@ struct Life {
     started: Option<Instant>,
     shell_after: Option<Duration>,
     last_outcome: Option<Outcome>,
+    /// How it was started.
+    allow_reboot: bool,
+    /// Why it did not come back from a reset.
+    no_reboot: Option<String>,
 }
 
 /// What belongs to one start of a machine. Whoever saw its end acts on this one, not on a later start's.
@@ -100,6 +109,8 @@ struct Running {
     shell: Arc<Mutex<Shell>>,
     files: Arc<dyn Port>,
     serial: ConsoleWriter,
+    /// Whether its end is among the power events.
+    end_told: Arc<AtomicBool>,
 }
 
 impl Life {
@@ -134,6 +145,7 @@ impl MachineHandle {
             life: Mutex::default(),
             turn: Turn::default(),
             starting: Turn::default(),
+            power: power::Power::default(),
         }))
     }
 
@@ -165,11 +177,19 @@ impl MachineHandle {
         &self.0.control
     }
 
-    /// Starts it and returns while it boots; nothing happens when it runs.
+    /// Starts it and returns while it boots; nothing happens when it runs. A reset ends it.
     ///
     /// # Errors
     /// When it cannot be built: a missing kernel, a disk that cannot be opened, no KVM.
     pub fn start(&self) -> Result<(), Error> {
+        self.start_with(Start::default())
+    }
+
+    /// As [`Self::start`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(&self, how: Start) -> Result<(), Error> {
         // From now on the test decides itself what runs when.
         drop(self.0.control.take_first_use());
         let _one_at_a_time = self.0.starting.take(&self.0.control)?;
@@ -190,7 +210,10 @@ impl MachineHandle {
             life.shell_after = None;
             life.connected = false;
             life.running = Some(running.clone());
+            life.allow_reboot = how.allow_reboot;
+            life.no_reboot = None;
         }
+        self.0.power.begin();
         running.vm.start().map_err(|error| {
             self.forget(&running);
             self.trouble_because("cannot be started", error)
@@ -205,7 +228,11 @@ impl MachineHandle {
     fn launch(&self) -> Result<Running, Error> {
         let (console, log) = (self.0.console.clone(), self.0.log.clone());
         let generation = console.begin();
-        let serial = ConsoleWriter::new(console, generation, log, self.0.name.clone());
+        self.launch_on(ConsoleWriter::new(console, generation, log, self.0.name.clone()))
+    }
+
+    /// The same with a console that may have been written to.
+    fn launch_on(&self, serial: ConsoleWriter) -> Result<Running, Error> {
         let launched = self.0.launcher.launch(self.name(), self.0.number, &self.0.node, serial.clone());
         let Launched { vm, shell: channel, files } = launched.map_err(|error| {
             serial.end();
@@ -213,13 +240,24 @@ impl MachineHandle {
         })?;
         let last_words = serial.clone();
         let (log, name) = (self.0.log.clone(), self.0.name.clone());
+        let (machine, ended) = (Arc::downgrade(&self.0), Arc::downgrade(&vm));
         vm.on_end(Box::new(move |outcome| {
-            last_words.end();
-            log.step(&name, Step::Ended { outcome: outcome.to_string() });
+            let machine = machine.upgrade().map(Self).zip(ended.upgrade());
+            if !machine.is_some_and(|(machine, vm)| machine.vm_ended(&vm, outcome)) {
+                last_words.end();
+                log.step(&name, Step::Ended { outcome: outcome.to_string() });
+            }
         }));
         // Building takes time, in which the run may have ended.
         self.0.control.check_ended()?;
-        Ok(Running { vm, channel, shell: Arc::new(Mutex::new(Shell::new())), files, serial })
+        Ok(Running {
+            vm,
+            channel,
+            shell: Arc::new(Mutex::new(Shell::new())),
+            files,
+            serial,
+            end_told: Arc::default(),
+        })
     }
 
     /// Whether it was started and not yet seen to end.
@@ -240,19 +278,16 @@ impl MachineHandle {
     /// # Errors
     /// When it cannot be started, ends, or its shell does not come up within 300 s.
     pub fn connect(&self) -> Result<(), Error> {
-        if lock(&self.0.life).connected {
+        if self.has_shell() {
             return Ok(());
         }
         self.use_first()?;
         let _turn = self.0.turn.take(&self.0.control)?;
-        if lock(&self.0.life).connected {
+        if self.has_shell() {
             return Ok(());
         }
         let _block = self.nested("waiting for the VM to finish booting");
-        let running = self.running("is not running")?;
-        let chatter = lock(&running.shell)
-            .connect(&self.link(&running), CONNECT_LIMIT)
-            .map_err(|error| self.shell_trouble(&running, "its shell did not come up", None, error))?;
+        let (running, chatter) = self.shell_greeting()?;
         for line in chatter {
             self.log(&format!("guest shell says: {line}"));
         }
@@ -260,11 +295,37 @@ impl MachineHandle {
             let mut life = lock(&self.0.life);
             life.connected = life.is_now(&running);
             let took = life.started.map(|started| started.elapsed()).unwrap_or_default();
-            *life.shell_after.get_or_insert(took)
+            life.shell_after.get_or_insert(took);
+            took
         };
         self.note(Step::Shell);
         self.log(&format!("connected to its root shell {:.2} s after its start", took.as_secs_f64()));
         Ok(())
+    }
+
+    /// Whether its shell was connected to and is there. After a reset a machine that comes back has none.
+    fn has_shell(&self) -> bool {
+        let life = lock(&self.0.life);
+        let outcome = life.running.as_ref().and_then(|running| running.vm.outcome());
+        life.connected && !(life.allow_reboot && outcome.is_some_and(|outcome| outcome.is_reset()))
+    }
+
+    /// Waits for the greeting of its shell, also over resets; gives the lines before it.
+    fn shell_greeting(&self) -> Result<(Running, Vec<String>), Error> {
+        let deadline = Instant::now() + CONNECT_LIMIT;
+        loop {
+            self.check_reboot()?;
+            let running = self.running("is not running")?;
+            let limit = deadline.saturating_duration_since(Instant::now());
+            let greeted = lock(&running.shell).connect(&self.link(&running), limit);
+            let error = match greeted {
+                Ok(chatter) => return Ok((running, chatter)),
+                Err(ShellError::Gone) if self.wait_for_next(&running, deadline)? => continue,
+                Err(ShellError::Late(_, cause)) => ShellError::Late(CONNECT_LIMIT, cause),
+                Err(error) => error,
+            };
+            return Err(self.shell_trouble(&running, "its shell did not come up", None, error));
+        }
     }
 
     /// Starts it if need be, together with the others when the test leaves that to the driver.
@@ -399,21 +460,29 @@ impl MachineHandle {
     /// When the time is up first.
     pub fn wait_for_shutdown(&self, timeout: Option<Duration>) -> Result<(), Error> {
         if !self.is_booted() {
-            return Ok(());
+            return self.check_reboot();
         }
         let _block = self.nested("waiting for the VM to power off");
         self.wait_for_end(timeout)
     }
 
     pub(crate) fn wait_for_end(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        let Some(running) = lock(&self.0.life).running.clone() else { return Ok(()) };
+        let start = self.starts();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
+            let running = lock(&self.0.life).running.clone();
+            let Some(running) = running.filter(|_| self.starts() == start) else {
+                return self.check_reboot();
+            };
             let left =
                 deadline.map_or(crate::TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
             if let Some(outcome) = running.vm.wait(Some(left.min(crate::TICK))) {
-                self.ended(&running, outcome);
-                return Ok(());
+                if !self.comes_back(&running, &outcome) {
+                    self.ended(&running, outcome);
+                    continue;
+                }
+                // Until the next one has its place.
+                self.0.control.pause(left.min(crate::TICK))?;
             }
             self.0.control.check()?;
             if self.0.console.stands_still() {
@@ -436,6 +505,8 @@ impl MachineHandle {
         }
         let _block = self.nested("forced crash");
         self.0.control.check()?;
+        // Nothing is half built afterwards, and has the disks open.
+        let _one_at_a_time = self.0.starting.take(&self.0.control)?;
         self.stop();
         Ok(())
     }
@@ -483,7 +554,7 @@ impl MachineHandle {
     /// # Errors
     /// When it does not run or has no network card.
     pub fn block(&self) -> Result<(), Error> {
-        self.set_link(false)
+        self.set_link(0, false)
     }
 
     /// Plugs that cable back in.
@@ -491,13 +562,19 @@ impl MachineHandle {
     /// # Errors
     /// When it does not run or has no network card.
     pub fn unblock(&self) -> Result<(), Error> {
-        self.set_link(true)
+        self.set_link(0, true)
     }
 
-    fn set_link(&self, up: bool) -> Result<(), Error> {
+    /// Plugs or unplugs the cable of its n-th network card, from 0.
+    ///
+    /// # Errors
+    /// When it does not run or has no such card.
+    pub fn set_link(&self, card: usize, up: bool) -> Result<(), Error> {
         let vm = self.running("has no link to change: it is not running")?.vm;
-        vm.set_link(0, up).map_err(|error| self.trouble_because("has no link to change", error))?;
-        self.note(Step::Link { up });
+        vm.set_link(card, up).map_err(|error| self.trouble_because("has no link to change", error))?;
+        if card == 0 {
+            self.note(Step::Link { up });
+        }
         Ok(())
     }
 
@@ -548,18 +625,22 @@ impl MachineHandle {
         };
         if was_now {
             self.log(&format!("the machine {outcome}"));
+            self.tell_end(running, &outcome, false);
             self.forget(running);
         }
     }
 
     fn forget(&self, running: &Running) {
-        running.serial.end();
         let forgotten = {
             let mut life = lock(&self.0.life);
             let is_now = life.is_now(running);
             life.connected &= !is_now;
             if is_now { life.running.take() } else { None }
         };
+        // A machine that came back after a reset has the console of the one before.
+        if forgotten.is_some() {
+            running.serial.end();
+        }
         // Outside of the lock: dropping a machine joins its threads.
         drop(forgotten);
     }

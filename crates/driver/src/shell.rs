@@ -306,6 +306,31 @@ impl Shell {
         result
     }
 
+    /// Writes bytes that are no command. What the shell answers is told from other answers by a resync.
+    pub(crate) fn send_raw(&mut self, link: &Link<'_>, bytes: &[u8]) -> Result<(), ShellError> {
+        self.send_rest(link, None)?;
+        self.lost = Some("bytes were written to it that were no command of the driver's".to_owned());
+        link.write(bytes, None).1
+    }
+
+    /// Reads up to `most` bytes as they come; `None` at the deadline, none at all when the machine has ended.
+    pub(crate) fn receive_raw(
+        &mut self,
+        link: &Link<'_>,
+        most: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Vec<u8>>, ShellError> {
+        if self.buffer.is_empty() {
+            match self.receive(link, deadline) {
+                Err(ShellError::Late(..)) => return Ok(None),
+                Err(ShellError::Gone) => return Ok(Some(Vec::new())),
+                other => other?,
+            }
+        }
+        let rest = self.buffer.split_off(most.min(self.buffer.len()));
+        Ok(Some(std::mem::replace(&mut self.buffer, rest)))
+    }
+
     /// Brings the shell to where its next line is the answer to the next command.
     pub(crate) fn catch_up(&mut self, link: &Link<'_>, deadline: Option<Instant>) -> Result<(), ShellError> {
         self.poll(link)?;

@@ -24,7 +24,7 @@ use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm}
 /// has no netcat, one with `deaf-nc` a netcat that gets no answer, and one with `unix-nc` a netcat that looks for files;
 /// one with `no-tar` has no tar, one with `no-port` no channel for files, and one with `bad-unit` a systemd whose units
 /// have all failed; one with `slow-systemd` has a systemd that takes half a second and whose units are active when there
-/// is a file of their name, without its end.
+/// is a file of their name, without its end; one with `stage-1` greets again when it is told to isolate a unit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FakeLauncher;
 
@@ -53,7 +53,16 @@ impl Launcher for FakeLauncher {
 
 /// A line of bash that makes it a guest.
 fn prelude(cmdline: &str) -> String {
-    let mut line = "poweroff() { exit 0; }".to_owned();
+    let mut line = format!(
+        "poweroff() {{ exit 0; }}; trap 'exit {RESET}' USR2; kill() {{ [[ $* != '-INT 1' ]] || exit {RESET}; builtin kill \
+         \"$@\"; }}"
+    );
+    if cmdline.contains("stage-1") {
+        line.push_str(&format!(
+            "; systemctl() {{ case $* in *isolate*) builtin kill -USR1 $PPID ;; *) echo ActiveState=active ;; esac; }}; \
+             export -f systemctl; trap 'echo {GREETING}; stage=2' USR1; export stage=1"
+        ));
+    }
     if cmdline.contains("no-nc") {
         line.push_str("; nc() { return 127; }; export -f nc");
     }
@@ -91,6 +100,9 @@ fn prelude(cmdline: &str) -> String {
     line
 }
 
+/// The exit status of a bash that stands for a guest's reset. In a command, `kill -USR2 $PPID` has it end with that.
+const RESET: i32 = 99;
+
 struct Fake {
     /// What bash runs first.
     prelude: String,
@@ -110,13 +122,23 @@ struct State {
 }
 
 impl Fake {
-    fn end(&self, outcome: Outcome) {
+    fn signal(&self, signal: &str) -> Result<(), BoxError> {
+        let state = lock(&self.state);
+        let child = state.child.as_ref().ok_or("the fake does not run")?;
+        Command::new("kill").args([signal, "--", &format!("-{}", child.id())]).status()?;
+        Ok(())
+    }
+
+    fn end(&self, mut outcome: Outcome) {
         let mut state = lock(&self.state);
         if let Some(mut child) = state.child.take() {
             // With all that it started, as the end of a machine ends all that runs in it.
             let group = format!("-{}", child.id());
             let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
-            let _ = child.wait();
+            let status = child.wait();
+            if outcome == Outcome::PowerOff && status.is_ok_and(|status| status.code() == Some(RESET)) {
+                outcome = Outcome::Reset;
+            }
         }
         state.stdin = None;
         let outcome = state.outcome.get_or_insert(outcome).clone();
@@ -162,6 +184,22 @@ impl Vm for FakeVm {
 
     fn stop(&self) {
         self.0.end(Outcome::Stopped);
+    }
+
+    fn reset(&self) {
+        self.0.end(Outcome::Reset);
+    }
+
+    fn pause(&self) -> Result<(), BoxError> {
+        self.0.signal("-STOP")
+    }
+
+    fn resume(&self) -> Result<(), BoxError> {
+        self.0.signal("-CONT")
+    }
+
+    fn press_power_button(&self) {
+        self.0.end(Outcome::PowerOff);
     }
 
     fn serial_input(&self, bytes: &[u8]) -> usize {

@@ -1,5 +1,6 @@
 //! The driver over real shells: everything but a kernel.
 
+mod power;
 mod reports;
 mod trouble;
 mod waits;

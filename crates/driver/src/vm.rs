@@ -29,6 +29,14 @@ pub enum Outcome {
     Stopped,
 }
 
+impl Outcome {
+    /// Whether a machine that is not switched off would start again.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        matches!(self, Self::Reset | Self::TripleFault)
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -53,6 +61,20 @@ pub trait Vm: Send + Sync {
     fn start(&self) -> Result<(), BoxError>;
     /// Cuts its power and returns when it has ended.
     fn stop(&self);
+    /// Presses its reset button and returns when it has ended, with [`Outcome::Reset`] if it had not ended before.
+    fn reset(&self);
+    /// Holds its CPUs and devices.
+    ///
+    /// # Errors
+    /// When it does not run.
+    fn pause(&self) -> Result<(), BoxError>;
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    fn resume(&self) -> Result<(), BoxError>;
+    /// Presses its power button; what comes of it is the guest's decision.
+    fn press_power_button(&self);
     /// Types at its first serial port; returns how many bytes were taken.
     fn serial_input(&self, bytes: &[u8]) -> usize;
     /// Plugs or unplugs the cable of its n-th network card, from 0.

@@ -225,7 +225,7 @@ impl Driver {
 
     /// Shows console lines on the terminal, or not.
     fn set_serial(&self, on: bool) {
-        self.native.log().set_serial(on);
+        let _was = self.native.log().set_serial(on);
     }
 
     /// Returns when all that was logged is written.

@@ -11,7 +11,7 @@ import threading
 import unittest
 from pathlib import Path
 
-from snowboot import MachineError, PollingConditionError, RequestedAssertionFailed
+from snowboot import Machine, MachineError, PollingConditionError, RequestedAssertionFailed
 from snowboot.created import translated
 from snowboot.debug import Debug
 from support import Scratch, manifest
@@ -47,6 +47,7 @@ class Polling(Scratch):
         with file_is_there:
             self.a.succeed("true")
             self.a.run_callbacks()
+            self.a.send_monitor_command("info status")
             with self.assertRaises(PollingConditionError):
                 self.a.succeed(f"rm {self.folder}/file", "true")
         self.a.succeed("true")
@@ -120,6 +121,12 @@ class Created(Scratch):
 
 
 class Others(Scratch):
+    def test_no_part_of_a_machine_hides_what_another_has(self) -> None:
+        owners: dict[str, type] = {}
+        for part in Machine.__mro__[1:-1]:
+            for name in vars(part).keys() - vars(object).keys() - {"__module__", "__dict__", "__weakref__", "__annotations__"}:
+                self.assertIs(owners.setdefault(name, part), part, name)
+
     def test_networks(self) -> None:
         names = self.driver().namespace()
         self.assertEqual([vlan.nr for vlan in names["vlans"]], [1])

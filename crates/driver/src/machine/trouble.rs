@@ -9,7 +9,7 @@ use crate::shell::ShellError;
 use crate::vm::{BoxError, Outcome};
 
 /// How long the end of a machine may take once its devices are gone: its memory is given back.
-const ENDING_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 impl MachineHandle {
     pub(super) fn shell_trouble(
@@ -46,16 +46,27 @@ impl MachineHandle {
                 )
             }
         };
-        let outcome = if is_gone { self.settle(running) } else { None };
+        let (outcome, comes_back) = if is_gone { self.settle(running) } else { (None, false) };
+        let message = if comes_back {
+            format!(
+                "{what}: the guest was reset and the command is lost{doing}; the next waits for the new shell"
+            )
+        } else {
+            message
+        };
         let failure = Box::new(Failure { outcome, ..self.failure(&message, command) });
         if is_away { Error::NoShell(failure) } else { Error::Machine { failure, source: None } }
     }
 
-    /// How the machine ended: its devices go away a moment before the outcome is known.
-    fn settle(&self, running: &Running) -> Option<Outcome> {
-        let outcome = running.vm.wait(Some(ENDING_LIMIT))?;
-        self.ended(running, outcome.clone());
-        Some(outcome)
+    /// How the machine ended, and whether it comes back: its devices go away a moment before the outcome is known.
+    fn settle(&self, running: &Running) -> (Option<Outcome>, bool) {
+        let Some(outcome) = running.vm.wait(Some(ENDING_LIMIT)) else { return (None, false) };
+        let is_back = self.is_booted() && !lock(&self.0.life).is_now(running);
+        let comes_back = self.comes_back(running, &outcome) || (outcome.is_reset() && is_back);
+        if !comes_back {
+            self.ended(running, outcome.clone());
+        }
+        (Some(outcome), comes_back)
     }
 
     /// The guest's kernel panicked, and nothing ends the machine.

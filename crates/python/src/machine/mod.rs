@@ -2,6 +2,7 @@
 
 mod files;
 mod looks;
+mod power;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,10 +68,6 @@ impl Machine {
 
     fn is_up(&self) -> bool {
         self.handle.is_up()
-    }
-
-    fn start(&self, py: Python<'_>) -> PyResult<()> {
-        self.call(py, MachineHandle::start)
     }
 
     fn connect(&self, py: Python<'_>) -> PyResult<()> {

@@ -239,7 +239,17 @@ impl Machine {
     /// On one of the machine's own threads (an end callback, the writer of the serial port's output) this begins the end
     /// and returns at once.
     pub fn stop(&self) {
-        self.control.end(Outcome::Stopped);
+        self.end(Outcome::Stopped);
+    }
+
+    /// Presses the reset button, which ends the machine as a reset by its guest does: with [`Outcome::Reset`], for the
+    /// caller to build it anew. All else is as for [`Self::stop`].
+    pub fn reset(&self) {
+        self.end(Outcome::Reset);
+    }
+
+    fn end(&self, outcome: Outcome) {
+        self.control.end(outcome);
         let supervisor = {
             let mut stage = self.life.lock();
             let is_own = match &stage.phase {

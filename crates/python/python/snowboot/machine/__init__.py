@@ -10,8 +10,11 @@ from .console import Console
 from .display import Display
 from .files import Files
 from .firmware import Firmware
+from .interact import Interact
+from .monitor import Monitor
 from .network import Network
 from .power import Power
+from .qmp import Qmp
 from .terminals import Terminals
 from .units import Units
 from .waits import Waits
@@ -25,8 +28,11 @@ class Machine(
     Display,
     Files,
     Firmware,
+    Interact,
+    Monitor,
     Network,
     Power,
+    Qmp,
     Terminals,
     Units,
     Waits,

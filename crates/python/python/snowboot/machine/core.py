@@ -46,6 +46,11 @@ class Core:
         """Whether its shell answers."""
         return self._native.is_up()
 
+    @connected.setter
+    def connected(self, connected: bool) -> None:
+        """After False the next command waits for a new greeting, as after a kernel that was started by kexec."""
+        self._native.set_connected(connected)
+
     @property
     def state_dir(self) -> Path:
         """A folder on the host for this machine, made when it is first asked for; it goes away with the run.
