@@ -348,10 +348,10 @@ impl MachineHandle {
         Ok(())
     }
 
-    /// Presses its reset button. With [`Start::allow_reboot`] it starts again; without it has ended.
+    /// Presses its reset button. With [`Start::allow_reboot`] this returns when it starts again; without it has ended.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When it does not run, or does not come back.
     pub fn reset(&self) -> Result<(), Error> {
         let running = self.running("cannot be reset: it is not running")?;
         lock(&self.0.power.state).reset_by_host = true;
@@ -360,8 +360,9 @@ impl MachineHandle {
         let outcome = running.vm.outcome().unwrap_or(Outcome::Reset);
         if !self.comes_back(&running, &outcome) {
             self.ended(&running, outcome);
+            return self.check_reboot();
         }
-        Ok(())
+        self.wait_for_next(&running, Instant::now() + super::CONNECT_LIMIT).map(drop)
     }
 
     /// The oldest power event since its start that was not asked for yet; `None` when the time is up first.

@@ -40,6 +40,12 @@ def _typed(fd: int) -> bytes | None:
     return os.read(fd, CHUNK) if select.select([fd], [], [], 0)[0] else None
 
 
+def _show(data: bytes) -> None:
+    """Writes to the terminal at once; a prompt has no end of line."""
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
+
+
 class Interact(Core):
     """Lets a person at the terminal into a machine."""
 
@@ -110,7 +116,7 @@ class Interact(Core):
         """Carries bytes both ways until either side ends or, at a terminal, ctrl-d is typed."""
         if show is None:
             sys.stdout.flush()
-            show = sys.stdout.buffer.raw.write if hasattr(sys.stdout, "buffer") else lambda data: os.write(1, data)
+            show = _show
         while True:
             data = _typed(fd)
             if data == b"":

@@ -38,9 +38,10 @@ def card_of(native: _native.Machine, name: str) -> int:
     """The index of the network card that QEMU calls `virtio-net-pci.N`; N is 1 for the first VLAN's."""
     number = name.removeprefix(LINK_PREFIX)
     if name == LINK_PREFIX + "0":
-        raise MachineError(
-            f"{native.name}: set_link {name}: there is no such card here: {LINK_PREFIX}0 is QEMU's card to the host's "
-            "network, which this machine has not; the first VLAN's is virtio-net-pci.1"
+        raise QMPAPIError(
+            "DeviceNotFound",
+            f"Device '{name}' not found; it is QEMU's card to the host's network, which this machine has not; the first "
+            f"VLAN's is {LINK_PREFIX}1",
         )
     if not name.startswith(LINK_PREFIX) or not number.isdecimal() or int(number) > native.nics:
         have = ", ".join(f"{LINK_PREFIX}{n}" for n in range(1, native.nics + 1)) or "none"
