@@ -80,14 +80,6 @@ class Commands(Scratch):
             with self.assertRaisesRegex(kind, "it answered `nonsense`"):
                 machine.get_unit_property("x.service", "ActiveState")
 
-    def test_a_machine_that_survives_its_reset_is_refused(self) -> None:
-        machine = self.driver().machine("machine")
-        with self.assertRaisesRegex(MachineError, "machine: start.*not supported yet; start it without"):
-            machine.start(allow_reboot=True)
-        self.assertFalse(machine.booted)
-        machine.start(allow_reboot=False)
-        self.assertTrue(machine.booted)
-
 
 class Waits(Scratch):
     def test_end_with_the_fact_or_with_the_time(self) -> None:

@@ -56,7 +56,7 @@ def description(start_command: object, folder: Path, name: str | None) -> Descri
 
 def _plain(value: object) -> str:
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return str(os.fspath(value))
     raise TypeError(f"{value!r} has no place in it")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import unittest
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -72,7 +73,7 @@ class Driver:
         """The machines by the names that scripts have for them."""
         self._vlans = [VLan(number) for number in self._native.vlans()]
         for machine in self.machines:
-            machine.callbacks.append(self.check_polling_conditions)
+            machine.callbacks.append(_weak(self.check_polling_conditions))
         self.is_limited = True
         """Whether the global time limit counts; it does until `join_all` is done."""
 
@@ -315,6 +316,17 @@ class Driver:
         """Ends all machines. Every call to one fails after this."""
         self._native.finish()
         self._folders.remove()
+
+
+def _weak(method: Callable[[], None]) -> Callable[[], None]:
+    """The method for those that must not keep its object: a run that nobody has any more is to end at once."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        if (alive := reference()) is not None:
+            alive()
+
+    return call
 
 
 class AssertionTester(unittest.TestCase):

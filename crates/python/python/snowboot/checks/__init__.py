@@ -44,7 +44,7 @@ def check(
     return [
         Outcome("syntax"),
         _names(script, names) if lint else Outcome("names", skipped="as --skip-lint asks"),
-        _by("types", type_tools(script, machines)) if types else Outcome("types", skipped="as --skip-type-check asks"),
+        _by("types", type_tools(script, machines, names)) if types else Outcome("types", skipped="as --skip-type-check asks"),
         _by("lint", lint_tools(script, names)) if lint else Outcome("lint", skipped="as --skip-lint asks"),
     ]
 
