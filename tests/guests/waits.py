@@ -38,7 +38,9 @@ with subtest("waits end soon"):
     late("port", "nc -lk 8080 & until nc -z localhost 8080; do :; done", lambda: machine.wait_for_open_port(8080, timeout=60))
     late("closed port", "kill $(pgrep -x nc)", lambda: machine.wait_for_closed_port(8080, timeout=60))
     late("socket", "nc -lkU /tmp/socket & until nc -zU /tmp/socket; do :; done", lambda: machine.wait_for_open_unix_socket("/tmp/socket", timeout=60))
-    late("unit", "systemd-run --unit=late sleep infinity", lambda: machine.wait_until_succeeds("systemctl is-active late.service", timeout=60))
+    # Starting until somebody writes into the pipe. The stamp is of that moment, so systemd's own work is in the figure.
+    machine.succeed("mkfifo /tmp/go", "systemd-run --no-block --unit=late --service-type=oneshot --remain-after-exit cat /tmp/go")
+    late("unit", "echo >/tmp/go", lambda: machine.wait_for_unit("late.service", timeout=60))
 
 with subtest("failures tell what was there instead"):
     failed(lambda: machine.wait_for_file("/run/nothing/of/the/kind", timeout=1), "did not appear within 1 s (looked ", "the nearest folder is /run:", "systemd")
@@ -47,6 +49,8 @@ with subtest("failures tell what was there instead"):
     failed(lambda: machine.wait_until_succeeds("echo so far; exit 7", timeout=1), "within 1 s (last exit code 7, looked ", "so far")
     machine.succeed("systemd-run --no-block --unit=slow --service-type=notify sleep infinity")
     failed(lambda: machine.wait_for_unit("slow.service", timeout=1), "did not become active within 1 s", 'it is "activating" (substate start)', "slow.service")
+    # Jobs of other units count as well.
+    machine.succeed("systemctl stop slow.service")
     failed(lambda: machine.wait_for_unit("none.service", timeout=60), "there are no pending jobs", "load state not-found")
 
 with subtest("lost packets do not eat the time"):

@@ -28,6 +28,9 @@ pub const GREETING: &str = "Spawning backdoor root shell...";
 /// is against a guest that answers without end.
 const ANSWER_CAP: usize = 1 << 30;
 
+/// Asks for the exit status of the command before.
+const STATUS_LINE: &str = "echo ${PIPESTATUS[0]}\n";
+
 /// The longest exit status line: three digits in an honest answer.
 const STATUS_CAP: usize = 64;
 
@@ -271,7 +274,7 @@ impl Shell {
         if want == Want::Output {
             return Ok(Answer { status: STATUS_NOT_ASKED, output });
         }
-        self.send(link, "echo ${PIPESTATUS[0]}\n", Some(command), deadline)?;
+        self.send(link, STATUS_LINE, Some(command), deadline)?;
         let line = self.answer(link, deadline, STATUS_CAP)?;
         let text = String::from_utf8_lossy(&line);
         let status = text.trim().parse().map_err(|_| {

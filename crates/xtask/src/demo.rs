@@ -110,10 +110,17 @@ fn test(program: &Path, manifest: &Path, report: &Path) -> Result<u8> {
 
 /// A command that runs what is added to it in the lab, with the kernel cache where the lab can write.
 pub(crate) fn lab(limit: u32) -> Result<Command> {
+    lab_with(limit, &[])
+}
+
+/// The same with more options for the lab.
+pub(crate) fn lab_with(limit: u32, options: &[&str]) -> Result<Command> {
     let xtask: PathBuf = std::env::current_exe().context("Cannot tell where this program is")?;
     let mut command = Command::new(xtask);
     command
-        .args(["lab", "--timeout", &limit.to_string(), "--"])
+        .args(["lab", "--timeout", &limit.to_string()])
+        .args(options)
+        .arg("--")
         .current_dir(project_root())
         .env("SNOWBOOT_CACHE_DIR", cache_dir().join("cache"))
         .env("SNOWBOOT_PYTHON", python()?);

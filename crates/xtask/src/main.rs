@@ -1,8 +1,9 @@
-//! Snowboot's own chores: `cargo xtask lab`, `guest`, `firmware`, `demo`, `test`.
+//! Snowboot's own chores: `cargo xtask lab`, `guest`, `firmware`, `demo`, `bench`, `test`.
 //!
 //! This package depends on none of Snowboot's crates: it runs cargo and Debian's tools and reads their output.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod debs;
 mod demo;
@@ -39,6 +40,8 @@ enum Chore {
     Guest(guest::Args),
     /// Build everything, make two guests, let them ping each other, and tell how that went
     Demo(demo::Args),
+    /// Measure whole guests
+    Bench(bench::Args),
     /// Build the program and the Python package
     Build,
     /// Build the payload that checks a machine from inside and print where it is
@@ -62,6 +65,7 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
         Chore::LabAgent => lab::run_agent(),
         Chore::Guest(args) => guest::run(&args),
         Chore::Demo(args) => demo::run(&args),
+        Chore::Bench(args) => bench::run(&args),
         Chore::Build => {
             let built = build::run()?;
             println!("{}\n{}", built.program.display(), built.python.display());

@@ -128,7 +128,7 @@ fn a_command_that_was_cut_off_is_completed_and_its_answer_skipped() {
     for room in [1, 9, 30, 45, 60, 75, 90, 95, 100] {
         let mark = folder.path().join(room.to_string());
         let command = format!("echo 'cut off' >{}; echo old; exit 9", mark.display());
-        let whole = command_line(&command, None).len() + "echo ${PIPESTATUS[0]}\n".len();
+        let whole = command_line(&command, None).len() + STATUS_LINE.len();
         let narrow =
             Narrow { channel: guest.launched.shell.clone(), room: AtomicUsize::new(whole * room / 101) };
         stop.store(false, Ordering::Relaxed);
@@ -250,4 +250,11 @@ proptest! {
         let output = Command::new("sh").arg("-c").arg(format!("printf %s {}", quote(&text))).output().unwrap();
         prop_assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
     }
+}
+
+#[test]
+fn the_benchmark_has_the_guest_run_what_the_driver_sends() {
+    let script = include_str!("../../../../benches/shell.py");
+    let line = command_line("true", None);
+    assert!(script.contains(&format!("{}; {}", line.trim_end(), STATUS_LINE.trim_end())), "{line}");
 }

@@ -1,0 +1,38 @@
+//! `cargo xtask bench`: figures of whole guests, one benchmark per module.
+
+mod figures;
+mod shell;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench shell
+  cargo xtask bench shell --count 50 --json target/shell.json
+
+Without hardware virtualization all run on an emulated host where time is a count of instructions, each taken for a
+nanosecond: such figures repeat to a few percent on a busy machine, and compare with one another only.";
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+/// The benchmarks.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// How long a command in a guest takes, and how much of that is Snowboot's
+    Shell(shell::Args),
+}
+
+/// Runs one.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match &args.what {
+        What::Shell(args) => shell::run(args),
+    }
+}
