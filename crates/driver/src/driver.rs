@@ -11,28 +11,13 @@ use snowboot_config::{Manifest, NodeConfig};
 use crate::backoff::Backoff;
 use crate::control::{CommandHook, Control, Ended, InterruptHook, lock};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Level, RunError, Sink};
+use crate::event::{Event, Level, RunError};
 use crate::log::{Block, Logger};
 use crate::machine::MachineHandle;
 use crate::memory::{self, MemoryUse};
+use crate::options::Options;
 use crate::report::Report;
 use crate::vm::Launcher;
-
-/// What a run needs besides its manifest.
-pub struct Options {
-    /// Makes the machines.
-    pub launcher: Arc<dyn Launcher>,
-    /// Where the log goes.
-    pub sinks: Vec<Box<dyn Sink>>,
-    /// Called once, on a thread of its own, when the global time limit is over and all machines are stopped.
-    pub on_global_timeout: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Options")
-    }
-}
 
 /// All machines of a test. Dropping it ends them.
 pub struct Driver {
@@ -177,13 +162,31 @@ impl Driver {
         self.control.set_before_command(hook);
     }
 
-    /// Begins a subtest.
+    /// Begins a subtest, which ends when the returned value is dropped. [`Self::in_subtest`] is the same around a function.
+    ///
+    /// ```
+    /// # let driver = snowboot_driver::testing::driver(&["web"])?;
+    /// # let web = &driver.machines()[0];
+    /// let mut subtest = driver.subtest("greeting");
+    /// if web.succeed(&["echo hi"], None)? != "hi\n" {
+    ///     subtest.fail("it is rude");
+    /// }
+    /// drop(subtest);
+    /// # Ok::<(), snowboot_driver::Error>(())
+    /// ```
     #[must_use]
     pub fn subtest(&self, name: &str) -> Block {
         self.log.subtest(name)
     }
 
     /// Starts all machines at the same time.
+    ///
+    /// ```
+    /// # let driver = snowboot_driver::testing::driver(&["client", "server"])?;
+    /// driver.start_all()?;
+    /// assert!(driver.machines().iter().all(|machine| machine.is_booted()));
+    /// # Ok::<(), snowboot_driver::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Names every machine that cannot be started; the others run.
@@ -216,6 +219,24 @@ impl Driver {
     }
 
     /// Calls `check(false)` until it is true; after the time is up once more with true.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use snowboot_driver::Execute;
+    /// # let driver = snowboot_driver::testing::driver(&["web"])?;
+    /// # let web = &driver.machines()[0];
+    ///
+    /// let is_there = |is_last: bool| {
+    ///     let reply = web.execute("ls -d /tmp", Execute::default())?;
+    ///     if is_last {
+    ///         println!("the last look gave {reply:?}");
+    ///     }
+    ///     Ok(reply.status == 0)
+    /// };
+    /// driver.retry(Duration::from_secs(60), is_there)?;
+    /// # Ok::<(), snowboot_driver::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of `check`, and a failed check when it was never true.

@@ -87,7 +87,7 @@ fn cut(text: &str) -> String {
 }
 
 /// An error of the driver.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A check that the test asked for failed.
@@ -203,6 +203,13 @@ impl Error {
     }
 }
 
+/// For people: it is what `unwrap` and a test that gives the error show.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.chain())
+    }
+}
+
 /// All errors with their causes. What several machines have in common, such as a host without KVM, is said once.
 fn merged(errors: &[Error]) -> String {
     let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
@@ -277,6 +284,7 @@ mod tests {
             "a, c: cannot be started\ncaused by: Cannot use /dev/kvm: permission denied\n\
              b: cannot be started\ncaused by: no such disk\nodd"
         );
+        assert_eq!(format!("{several:?}"), several.chain());
     }
 
     #[test]

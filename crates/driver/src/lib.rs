@@ -4,6 +4,66 @@
 //! names are those of the NixOS test driver. The guest's side of the shell is the backdoor unit that NixOS test images
 //! have.
 //!
+//! # A test in Rust
+//! A manifest describes the machines, [`Driver::run`] is the frame around the test. An error and a panic both fail it, and
+//! machines end with it:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use snowboot_driver::sinks::{Troubles, Wanted};
+//! use snowboot_driver::{DEFAULT_TIMEOUT, Driver, Error, Options};
+//!
+//! # #[allow(clippy::needless_doctest_main)]
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // Reports are files; what cannot be written to them later does not fail the test.
+//!     let troubles = Troubles::default();
+//!     let reports = Wanted { junit: Some("junit.xml".into()), ..Wanted::default() };
+//!     let options = Options::on_kvm("/dev/kvm").sinks(reports.open(&troubles)?);
+//!     let test = Driver::from_file("ping.toml", options)?;
+//!     test.run(|test| -> Result<(), Error> {
+//!         let [client, server] = test.machines() else { panic!("two machines are needed") };
+//!         test.start_all()?;
+//!         test.in_subtest("they see each other", || {
+//!             client.wait_until_succeeds("ping -c 1 server", DEFAULT_TIMEOUT)
+//!         })?;
+//!         test.in_subtest("a page is served", || {
+//!             server.copy_from_host(Path::new("page.html"), Path::new("/srv/index.html"))?;
+//!             server.wait_for_unit("nginx.service", None, DEFAULT_TIMEOUT)?;
+//!             client.succeed(&["curl --fail http://server/"], None)
+//!         })?;
+//!         server.crash()?;
+//!         client.wait_until_fails("ping -c 1 -W 1 server", DEFAULT_TIMEOUT)?;
+//!         server.start()
+//!     })?;
+//!     for trouble in troubles.take() {
+//!         eprintln!("{trouble}");
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! What a test is made of can be tried without machines. The feature `testing` has a bash of this host in the place of each:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use snowboot_driver::{Error, Execute, testing};
+//!
+//! let output = testing::driver(&["web"])?.run(|test| -> Result<String, Error> {
+//!     let web = &test.machines()[0];
+//!     assert_eq!(web.execute("exit 3", Execute::default())?.status, 3);
+//!     web.fail(&["false | true"], None)?;
+//!     web.wait_until_succeeds("test -d /", Duration::from_secs(60))?;
+//!     web.crash()?;
+//!     assert!(!web.is_booted());
+//!     // A command starts a machine that does not run.
+//!     web.succeed(&["echo I am", "echo back"], None)
+//! })?;
+//! assert_eq!(output, "I am\nback\n");
+//! # Ok::<(), Error>(())
+//! ```
+//!
 //! # The backdoor protocol
 //! A root bash reads commands from `/dev/hvc0` and writes answers there; it announces itself with
 //! `Spawning backdoor root shell...`. One command is one line, `timeout T bash -c 'set -euo pipefail; COMMAND' |
@@ -30,8 +90,10 @@ mod kvm;
 mod log;
 mod machine;
 mod memory;
+mod options;
 mod ports;
 mod report;
+mod script;
 mod search;
 mod shell;
 pub mod sinks;
@@ -49,7 +111,7 @@ mod tests;
 pub use backoff::Backoff;
 pub use console::{ConsoleLog, LOG_CAP, QUEUE_CAP, TAIL_LINES};
 pub use control::{CommandHook, InterruptHook, TICK};
-pub use driver::{Driver, Options};
+pub use driver::Driver;
 pub use error::{Error, ErrorKind, Failure};
 pub use event::{BlockInfo, Event, Level, Record, RunError, Sink, Step};
 #[cfg(feature = "kvm")]
@@ -57,8 +119,10 @@ pub use kvm::KvmLauncher;
 pub use log::{Block, Logger};
 pub use machine::{Execute, MachineHandle, PowerEvent, PowerEventKind, Reply, Start};
 pub use memory::MemoryUse;
+pub use options::Options;
 pub use report::{MachineReport, Report};
 pub use shell::{GREETING, quote};
 pub use sinks::Terminal;
+pub use snowboot_config::{Manifest, NodeConfig, Script};
 pub use vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Port, Vm};
 pub use waits::DEFAULT_TIMEOUT;

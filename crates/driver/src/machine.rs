@@ -382,6 +382,16 @@ impl MachineHandle {
 
     /// Runs the commands; all must end with status 0. Gives what they wrote to their standard output.
     ///
+    /// ```
+    /// # let driver = snowboot_driver::testing::driver(&["web"])?;
+    /// # let web = &driver.machines()[0];
+    /// assert_eq!(web.succeed(&["echo a", "echo b"], None)?, "a\nb\n");
+    /// let error = web.succeed(&["exit 9"], None).unwrap_err();
+    /// assert_eq!(error.to_string(), "web: command `exit 9` failed (exit code 9)");
+    /// assert_eq!(error.failure().and_then(|failure| failure.status), Some(9));
+    /// # Ok::<(), snowboot_driver::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// When one fails, or the machine is in trouble.
     pub fn succeed(&self, commands: &[&str], timeout: Option<Duration>) -> Result<String, Error> {
@@ -496,6 +506,16 @@ impl MachineHandle {
     }
 
     /// Cuts its power. What the guest had flushed is on its disks; nothing else is promised.
+    ///
+    /// ```
+    /// # let driver = snowboot_driver::testing::driver(&["web"])?;
+    /// # let web = &driver.machines()[0];
+    /// web.start()?;
+    /// web.crash()?;
+    /// assert!(!web.is_booted());
+    /// web.start()?;
+    /// # Ok::<(), snowboot_driver::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When the run has ended.

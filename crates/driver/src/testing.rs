@@ -11,13 +11,29 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use snowboot_config::NodeConfig;
+use snowboot_config::{Manifest, NodeConfig};
 
 use self::port::FakePort;
 use crate::console::ConsoleWriter;
 use crate::control::lock;
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::options::Options;
 use crate::shell::GREETING;
 use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm};
+
+/// A run of fake machines with these names, and without a log.
+///
+/// # Errors
+/// When a name cannot be a machine's, or the timer's thread cannot be started.
+pub fn driver(machines: &[&str]) -> Result<Driver, Error> {
+    let mut text = "name = \"fake\"\ntest-script = \"\"\n".to_owned();
+    for name in machines {
+        text.push_str(&format!("[machines.{name:?}]\nkernel = \"none\"\n"));
+    }
+    let manifest = Manifest::parse("fake.toml".as_ref(), &text).map_err(|error| Error::setup(error.0))?;
+    Driver::new(&manifest, Options::new(FakeLauncher))
+}
 
 /// Starts a bash for every machine. A node whose command line holds `refuse` cannot be started; one with `mute` never
 /// greets; one with `chatty` says something first, and one with `remark` something after its greeting; one with `no-nc`

@@ -91,6 +91,15 @@ impl MachineHandle {
     /// Waits until a unit is active. A unit that failed, or that is inactive while nothing is about to start it, fails
     /// at once.
     ///
+    /// ```no_run
+    /// use snowboot_driver::DEFAULT_TIMEOUT;
+    /// # let driver = snowboot_driver::testing::driver(&["web"])?;
+    /// # let web = &driver.machines()[0];
+    /// web.wait_for_unit("nginx.service", None, DEFAULT_TIMEOUT)?;
+    /// web.wait_for_unit("pipewire.service", Some("alice"), DEFAULT_TIMEOUT)?;
+    /// # Ok::<(), snowboot_driver::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// When it will not become active, the time is up, or the machine is in trouble.
     pub fn wait_for_unit(&self, unit: &str, user: Option<&str>, timeout: Duration) -> Result<(), Error> {

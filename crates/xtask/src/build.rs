@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::host::project_root;
 use crate::run::{cargo, step};
@@ -30,10 +32,30 @@ pub(crate) fn python_for_tests() -> Result<PathBuf> {
     let profile = profile_folder()?;
     let folder = profile.join("python-testing");
     let build = &["build", "--quiet", "-p", "snowboot-python", "--features", "testing", "--target-dir"];
-    let target = profile.join("python-testing-build");
+    let target = target_for_tests()?;
     step("build the Python package for its tests", cargo(build).arg(&target))?;
     assemble(&folder, &target.join("debug/lib_native.so"))?;
     Ok(folder)
+}
+
+/// Builds a package's integration test with a feature, and gives its program.
+pub(crate) fn test_program(package: &str, test: &str, feature: &str) -> Result<PathBuf> {
+    let mut build = cargo(&["test", "--quiet", "-p", package, "--features", feature, "--test", test]);
+    build.args(["--no-run", "--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    let output = build.output().context("Cannot run cargo")?;
+    if !output.status.success() {
+        bail!("Building the test {test} of {package} failed: cargo ended with {}", output.status);
+    }
+    let messages = output.stdout.split(|byte| *byte == b'\n');
+    let mut messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let ours = |message: &Value| message["target"]["name"] == test && message["executable"].is_string();
+    let path = messages.find(ours).and_then(|message| message["executable"].as_str().map(PathBuf::from));
+    path.with_context(|| format!("cargo does not tell where the test {test} of {package} is"))
+}
+
+/// Where the native part is compiled with the feature for tests: what users get has features of its own.
+pub(crate) fn target_for_tests() -> Result<PathBuf> {
+    Ok(profile_folder()?.join("python-testing-build"))
 }
 
 /// Where Python keeps what it compiled.

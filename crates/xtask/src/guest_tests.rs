@@ -135,6 +135,11 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// The test that is written in Rust, with the driver as a library.
+const RUST: &str = "rust";
+/// The variable that gives it its manifest.
+const RUST_MANIFEST: &str = "SNOWBOOT_TEST_MANIFEST";
+
 /// The test that drives `snowboot run` itself.
 const TERMINAL: &str = "terminal";
 /// Its script; see there for its arguments.
@@ -170,7 +175,8 @@ struct Job {
 /// Runs the cases with these names, or all when none is named; the first that fails is the error.
 pub(crate) fn run(only: &[String]) -> Result<()> {
     let is_wanted = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
-    if let Some(unknown) = only.iter().find(|it| *it != TERMINAL && !cases().any(|case| case.name == **it)) {
+    let is_known = |name: &str| name == TERMINAL || name == RUST || cases().any(|case| case.name == name);
+    if let Some(unknown) = only.iter().find(|it| !is_known(it)) {
         bail!("There is no guest test `{unknown}`");
     }
     let built = build::run()?;
@@ -178,6 +184,9 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     let mut jobs = wanted.map(|case| case.job(&built)).collect::<Result<Vec<_>>>()?;
     if is_wanted(TERMINAL) {
         jobs.push(terminal_job(&built)?);
+    }
+    if is_wanted(RUST) {
+        jobs.push(rust_job()?);
     }
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     let queue = Mutex::new(jobs.into_iter());
@@ -217,18 +226,36 @@ fn terminal_job(built: &Built) -> Result<Job> {
     Ok(Job { name: TERMINAL, command, status: 0, said: &["all is well"], log, state_images: Vec::new() })
 }
 
+fn rust_job() -> Result<Job> {
+    // The manifest's script is this test; the driver does not look at it.
+    let script = "tests/tests/ping.rs";
+    let case = Case { name: RUST, script, machines: &["machine1", "machine2"], ..CASE };
+    let folder = folder_for(RUST)?;
+    let manifest = case.manifest_in(&folder)?;
+    let mut command = in_lab(LIMIT)?;
+    command.arg(build::test_program("snowboot-tests", "ping", "guests")?);
+    command.args(["--ignored", "--nocapture"]).env(RUST_MANIFEST, &manifest);
+    let said = &["subtest: after a power cut", "1 passed; 0 failed"];
+    Ok(Job { name: RUST, command, status: 0, said, log: folder.join("log"), state_images: Vec::new() })
+}
+
 impl Case {
     fn job(&self, built: &Built) -> Result<Job> {
         let folder = folder_for(self.name)?;
-        let manifest = folder.join("test.toml");
-        fs::write(&manifest, manifest_text(self)?)
-            .with_context(|| format!("Cannot write {}", manifest.display()))?;
+        let manifest = self.manifest_in(&folder)?;
         let mut command = in_lab(self.limit)?;
         command.arg(&built.program).arg("test").arg(&manifest).arg("-o").arg(&folder);
         let log = folder.join("log");
         let keepers = if self.keeps_root { self.machines } else { &[] };
         let state_images = keepers.iter().map(|name| folder.join(state_image(name))).collect();
         Ok(Job { name: self.name, command, status: self.status, said: self.said, log, state_images })
+    }
+
+    fn manifest_in(&self, folder: &Path) -> Result<PathBuf> {
+        let manifest = folder.join("test.toml");
+        fs::write(&manifest, manifest_text(self)?)
+            .with_context(|| format!("Cannot write {}", manifest.display()))?;
+        Ok(manifest)
     }
 }
 

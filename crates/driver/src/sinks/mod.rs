@@ -34,6 +34,21 @@ use crate::event::{Event, RunError, Sink};
 use crate::log::Logger;
 
 /// The report files that a run is to leave.
+///
+/// ```
+/// use snowboot_driver::sinks::{Troubles, Wanted};
+/// use snowboot_driver::{Driver, Options, testing::FakeLauncher};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # std::fs::write(folder.path().join("test.toml"), "name='t'\ntest-script=''\n[machines.a]\nkernel='k'\n")?;
+/// let junit = folder.path().join("junit.xml");
+/// let reports = Wanted { junit: Some(junit.clone()), ..Wanted::default() };
+/// let options = Options::new(FakeLauncher).sinks(reports.open(&Troubles::default())?);
+/// let test = Driver::from_file(folder.path().join("test.toml"), options)?;
+/// test.run(|test| test.in_subtest("greeting", || test.machines()[0].succeed(&["echo hi"], None)))?;
+/// assert!(std::fs::read_to_string(junit)?.contains("greeting"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// JUnit XML.

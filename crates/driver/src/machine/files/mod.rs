@@ -40,6 +40,14 @@ impl MachineHandle {
     ///
     /// Links within a folder stay links; what others lead to is copied in their place, unless there is nothing.
     ///
+    /// ```no_run
+    /// use std::path::Path;
+    /// # let driver = snowboot_driver::testing::driver(&["web"])?;
+    /// # let web = &driver.machines()[0];
+    /// web.copy_from_host(Path::new("site"), Path::new("/srv/site"))?;
+    /// # Ok::<(), snowboot_driver::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// When the source cannot be read, the guest cannot write, or the machine is in trouble.
     pub fn copy_from_host(&self, source: &Path, target: &Path) -> Result<(), Error> {
