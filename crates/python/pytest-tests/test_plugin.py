@@ -71,6 +71,26 @@ def test_without_a_manifest_the_error_says_what_to_do(project: pytest.Pytester) 
     result.stdout.fnmatch_lines(["*give --snowboot-manifest FILE*"])
 
 
+def test_a_mark_without_effect_is_refused(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.snowboot(manifest="other.toml")
+        def test_marked(server): pass
+
+        @pytest.mark.snowboot("other.toml")
+        class TestMarked:
+            def test_in_it(self, server): pass
+
+        def test_plain(server): pass
+        """
+    )
+    result = project.runpytest_subprocess("--snowboot-manifest=test.toml")
+    result.assert_outcomes(passed=1, errors=2)
+    result.stdout.fnmatch_lines(["*`snowboot` on test_marked has no effect*", "*`snowboot` on TestMarked has no effect*"])
+
+
 def test_workers_have_machines_of_their_own(project: pytest.Pytester) -> None:
     test = "def test_it(server):\n    server.succeed('echo $$ >>pids')\n"
     project.makepyfile(test_one=test, test_two=test)

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::build;
 use crate::host::{cache_dir, ensure_packages, project_root};
 use crate::run::{quiet, step};
 
@@ -17,22 +18,42 @@ const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3", "python3-venv"];
 
 /// Builds the wheel and gives its path.
 pub(crate) fn build() -> Result<PathBuf> {
-    wheel(&project_root().join("target/wheels"), "release", &[])
+    wheel(&project_root().join("target/wheels"), &["--profile", "release"])
 }
 
-/// Installs a wheel with a fake in the place of guests and runs the pytest plugin's tests with it.
+/// Tests what users install; then the same wheel's pytest plugin, built with a fake in the place of guests.
 pub(crate) fn test() -> Result<()> {
     let folder = cache_dir().join("wheel-tests");
-    let wheel = wheel(&folder.join("wheels"), "dev", &["--features", "testing"])?;
-    let python = venv(&folder.join("venv"))?;
-    let mut install = pip(&python);
-    quiet("install the wheel and pytest", install.arg("--force-reinstall").arg(&wheel).args(PYTEST))?;
-    let mut tests = Command::new(python);
-    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env_remove("PYTHONPATH");
-    step("tests of the wheel", tests.arg(project_root().join("crates/python/pytest-tests")))
+    // What the Python tests' build has compiled serves these, too, and the program's own is not touched.
+    let target = build::target_for_tests()?;
+    let target = target.to_str().context("The path of the build folder is not Unicode")?;
+    let debug = ["--profile", "dev", "--target-dir", target];
+    let users = wheel(&folder.join("wheels"), &debug)?;
+    // What is there already is quickly found to be good.
+    let kept = folder.join("venv");
+    let python = kept.join("bin/python");
+    let python = if python.is_file() { python } else { venv(&kept)? };
+    quiet("install pytest", pip(&python).args(PYTEST))?;
+    install(&python, &users)?;
+    pytest(&python, "test_installed.py")?;
+    let fake = wheel(&folder.join("wheels-testing"), &[&debug[..], &["--features", "testing"]].concat())?;
+    install(&python, &fake)?;
+    pytest(&python, "test_plugin.py")
 }
 
-fn wheel(folder: &Path, profile: &str, more: &[&str]) -> Result<PathBuf> {
+/// Puts a wheel in the place of the one before.
+fn install(python: &Path, wheel: &Path) -> Result<()> {
+    quiet("install the wheel", pip(python).args(["--force-reinstall", "--no-deps"]).arg(wheel))
+}
+
+fn pytest(python: &Path, file: &str) -> Result<()> {
+    let mut tests = Command::new(python);
+    tests.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).env_remove("PYTHONPATH");
+    tests.arg(project_root().join("crates/python/pytest-tests").join(file));
+    step(&format!("tests of the wheel: {file}"), &mut tests)
+}
+
+fn wheel(folder: &Path, how: &[&str]) -> Result<PathBuf> {
     ensure_packages(PACKAGES)?;
     let tools = cache_dir().join("tools").join(MATURIN.replace("==", "-"));
     let maturin = tools.join("bin/maturin");
@@ -45,7 +66,7 @@ fn wheel(folder: &Path, profile: &str, more: &[&str]) -> Result<PathBuf> {
         fs::remove_dir_all(folder).with_context(|| format!("Cannot empty {}", folder.display()))?;
     }
     let mut build = Command::new(maturin);
-    build.args(["build", "--quiet", "--locked", "--interpreter", "python3", "--profile", profile]).args(more);
+    build.args(["build", "--quiet", "--locked", "--interpreter", "python3"]).args(how);
     build.arg("--out").arg(folder).current_dir(project_root().join("crates/python"));
     step("build the wheel", &mut build)?;
     let files = fs::read_dir(folder).with_context(|| format!("Cannot list {}", folder.display()))?;

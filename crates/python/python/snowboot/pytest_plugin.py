@@ -39,6 +39,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(_fixtures_of(manifest), "snowboot-machines")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuses a mark that would have no effect: machines are a module's, not a function's or a class's."""
+    for node, _ in item.iter_markers_with_node(MARK):
+        if isinstance(node, (pytest.Item, pytest.Class)):
+            raise pytest.UsageError(
+                f"The mark `{MARK}` on {node.name} has no effect, as machines belong to a module: write "
+                f'`pytestmark = pytest.mark.{MARK}(manifest="FILE")` into the module, or move the test to one of its own'
+            )
+
+
 @pytest.fixture(scope="module")
 def snowboot_manifest(request: pytest.FixtureRequest) -> Path:
     """The manifest of this module's machines. A module or a conftest may have its own fixture of this name."""
