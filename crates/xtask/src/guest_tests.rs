@@ -36,6 +36,8 @@ struct Case {
     data_mib: u32,
     /// Whether what a machine writes to its root is there again after its next start, as on a NixOS test machine.
     keeps_root: bool,
+    /// Whether each machine has its own kernel and initrd on disks, too, for a guest that starts them by itself.
+    boot_disks: bool,
     /// How long it may take in the lab, in seconds.
     limit: u32,
     status: i32,
@@ -56,6 +58,7 @@ const CASE: Case = Case {
     data_disk: false,
     data_mib: 64,
     keeps_root: false,
+    boot_disks: false,
     limit: LIMIT,
     status: 0,
     said: &[],
@@ -72,6 +75,34 @@ const CASES: &[Case] = &[
         data_disk: false,
         status: 0,
         said: &["test ping-small passed in", "the VMM adds"],
+        ..CASE
+    },
+    Case {
+        name: "power",
+        script: "tests/guests/power.py",
+        keeps_root: true,
+        limit: 900,
+        said: &["the guest was reset: the machine starts again", "subtest: a power cut, and a start by hand"],
+        ..CASE
+    },
+    Case {
+        name: "kexec",
+        script: "tests/guests/kexec.py",
+        with: &["kexec-tools"],
+        memory: "512M",
+        boot_disks: true,
+        said: &["kexec_core: Starting new kernel", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
+        name: "conformance",
+        script: "tests/guests/conformance.py",
+        // The cloud kernel has no virtual terminals.
+        kernel: Kernel::Generic,
+        machines: &["machine", "peer-node"],
+        memory: "384M",
+        limit: 1200,
+        said: &["subtest: join_all"],
         ..CASE
     },
     Case {
@@ -160,6 +191,9 @@ const EMULATION_FAULTS: &[&str] =
 
 /// Labs at the same time: one emulated CPU keeps one of the machine's busy, and each has its own memory.
 const AT_ONCE: usize = 2;
+
+/// A disk's sector, in bytes.
+const SECTOR: usize = 512;
 
 /// One run in a lab of its own.
 struct Job {
@@ -253,7 +287,7 @@ impl Case {
 
     fn manifest_in(&self, folder: &Path) -> Result<PathBuf> {
         let manifest = folder.join("test.toml");
-        fs::write(&manifest, manifest_text(self)?)
+        fs::write(&manifest, manifest_text(self, folder)?)
             .with_context(|| format!("Cannot write {}", manifest.display()))?;
         Ok(manifest)
     }
@@ -320,7 +354,15 @@ fn make_state_image(path: &Path) -> Result<()> {
     quiet("making a disk for a machine", Command::new("/sbin/mkfs.ext4").arg("-q").arg(path).arg(size))
 }
 
-fn manifest_text(case: &Case) -> Result<String> {
+/// A disk is whole sectors. Neither the kernel nor the unpacker of its initrd minds zeros at the end.
+fn make_boot_disk(file: &Path, image: &Path) -> Result<()> {
+    let mut content = fs::read(file).with_context(|| format!("Cannot read {}", file.display()))?;
+    content.resize(content.len().next_multiple_of(SECTOR), 0);
+    fs::write(image, content).with_context(|| format!("Cannot write {}", image.display()))
+}
+
+/// The manifest of a case whose files are in `folder`.
+fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
     let names: Vec<String> = case.machines.iter().map(ToString::to_string).collect();
     let with: Vec<String> = case.with.iter().map(ToString::to_string).collect();
     let guests = guest::make(case.kernel, &names, &with)?;
@@ -345,6 +387,15 @@ fn manifest_text(case: &Case) -> Result<String> {
         if case.keeps_root {
             let state = state_image(name);
             text.push_str(&format!("[[machines.{name}.disks]]\npath = {state:?}\nserial = \"state\"\n"));
+        }
+        if case.boot_disks {
+            for file in ["kernel", "initrd"] {
+                let image = format!("{name}.{file}.img");
+                make_boot_disk(&toplevel.join(file), &folder.join(&image))?;
+                text.push_str(&format!(
+                    "[[machines.{name}.disks]]\npath = {image:?}\nread-only = true\nserial = {file:?}\n"
+                ));
+            }
         }
     }
     Ok(text)
