@@ -69,7 +69,7 @@ class QMPClient:
         }
 
     def send(self, cmd: str, args: Mapping[str, Any] = {}) -> dict[str, Any]:
-        """Carries out a command and returns the answer's `return` value: what it gives, or nothing.
+        """Carries out a command and gives the answer: a dictionary whose `return` is what the command gives.
 
         QMPAPIError for commands that are not known (`class_name` is then CommandNotFound) and wrong arguments;
         MachineError when the machine does not run.
@@ -83,7 +83,7 @@ class QMPClient:
         if not self._native.booted:
             raise MachineError(f"{self._native.name}: QMP command {cmd}: the machine is not running")
         given = command(args)
-        return {} if given is None else given
+        return {"return": {} if given is None else given}
 
     def wait_for_event(self, timeout: Duration = EVENT_TIMEOUT) -> Event:
         """The next event that nobody has taken yet; TimeoutError when the time is up."""
