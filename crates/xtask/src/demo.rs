@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::build;
-use crate::guest::{self, Guests, Kernel};
+use crate::guest::{self, Backdoor, Guests, Kernel};
 use crate::host::{cache_dir, project_root};
 
 /// The script that is run.
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut phases = Vec::new();
     let built = timed(&mut phases, "build", build::run)?;
     let nodes: Vec<String> = NODES.iter().map(ToString::to_string).collect();
-    let guests = timed(&mut phases, "guests", || guest::make(args.kernel, &nodes, &[]))?;
+    let guests = timed(&mut phases, "guests", || guest::make(args.kernel, &nodes, &[], Backdoor::InRoot))?;
     let folder = cache_dir().join("demo");
     fs::create_dir_all(&folder).with_context(|| format!("Cannot make the folder {}", folder.display()))?;
     let manifest = folder.join("ping.toml");

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::build::{self, Built};
 use crate::demo::lab as in_lab;
-use crate::guest::{self, Kernel};
+use crate::guest::{self, Backdoor, Kernel};
 use crate::host::{cache_dir, project_root};
 use crate::lab;
 use crate::run::quiet;
@@ -38,6 +38,7 @@ struct Case {
     keeps_root: bool,
     /// Whether each machine has its own kernel and initrd on disks, too, for a guest that starts them by itself.
     boot_disks: bool,
+    backdoor: Backdoor,
     /// How long it may take in the lab, in seconds.
     limit: u32,
     status: i32,
@@ -59,6 +60,7 @@ const CASE: Case = Case {
     data_mib: 64,
     keeps_root: false,
     boot_disks: false,
+    backdoor: Backdoor::InRoot,
     limit: LIMIT,
     status: 0,
     said: &[],
@@ -103,6 +105,14 @@ const CASES: &[Case] = &[
         memory: "384M",
         limit: 1200,
         said: &["subtest: join_all"],
+        ..CASE
+    },
+    Case {
+        name: "switch-root",
+        script: "tests/guests/switch-root.py",
+        memory: "512M",
+        backdoor: Backdoor::InInitrdToo,
+        said: &["Switching root", "machine: the machine powered off"],
         ..CASE
     },
     Case {
@@ -252,7 +262,7 @@ fn folder_for(name: &str) -> Result<PathBuf> {
 
 fn terminal_job(built: &Built) -> Result<Job> {
     let name = "machine1".to_owned();
-    let guests = guest::make(Kernel::Generic, &[name.clone(), "machine2".to_owned()], &[])?;
+    let guests = guest::make(Kernel::Generic, &[name.clone(), "machine2".to_owned()], &[], Backdoor::InRoot)?;
     let mut command = in_lab(LIMIT)?;
     command.arg("python3").arg(project_root().join(ON_A_TERMINAL));
     command.arg(&built.program).arg(guests.folder.join(name)).arg(guest::vmlinux(Kernel::Generic)?);
@@ -365,7 +375,7 @@ fn make_boot_disk(file: &Path, image: &Path) -> Result<()> {
 fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
     let names: Vec<String> = case.machines.iter().map(ToString::to_string).collect();
     let with: Vec<String> = case.with.iter().map(ToString::to_string).collect();
-    let guests = guest::make(case.kernel, &names, &with)?;
+    let guests = guest::make(case.kernel, &names, &with, case.backdoor)?;
     let script = project_root().join(case.script);
     let mut text = format!("name = {:?}\nscript = {script:?}\nglobal-timeout = {}\n", case.name, case.limit);
     for name in case.machines {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::figures::{Spread, milliseconds};
 use crate::build;
 use crate::demo;
-use crate::guest::{self, Kernel};
+use crate::guest::{self, Backdoor, Kernel};
 use crate::host::{cache_dir, project_root};
 use crate::lab;
 
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let built = build::run()?;
     let folder = cache_dir().join("bench/shell");
     fs::create_dir_all(&folder).with_context(|| format!("Cannot make the folder {}", folder.display()))?;
-    let toplevel = guest::make(Kernel::Cloud, &[NODE.to_owned()], &[])?.folder.join(NODE);
+    let toplevel = guest::make(Kernel::Cloud, &[NODE.to_owned()], &[], Backdoor::InRoot)?.folder.join(NODE);
     let manifest = folder.join("test.toml");
     fs::write(&manifest, manifest_text(&toplevel))
         .with_context(|| format!("Cannot write {}", manifest.display()))?;

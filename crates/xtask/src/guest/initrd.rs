@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use cpio::newc::Builder;
 
+use super::Backdoor;
+
 /// Process 1 of the initrd.
 const INIT: &str = include_str!("files/init.sh");
 /// What the root, the driver's shell and the network need, before udev runs; `crc32c_generic` first, which others ask for
@@ -96,12 +98,15 @@ impl Archive {
 }
 
 /// The part of the initrd that all nodes share.
-pub(crate) fn common(kernel_tree: &Path) -> Result<Vec<u8>> {
+pub(crate) fn common(kernel_tree: &Path, backdoor: Backdoor) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in ["proc", "sys", "dev", "bin", "node"] {
         archive.folder(folder)?;
     }
     archive.program("init", INIT.as_bytes())?;
+    if backdoor == Backdoor::InInitrdToo {
+        archive.file("backdoor", &[])?;
+    }
     let busybox = "/bin/busybox";
     archive.program("bin/busybox", &fs::read(busybox).with_context(|| format!("Cannot read {busybox}"))?)?;
     let modules = modules_folder(kernel_tree)?;

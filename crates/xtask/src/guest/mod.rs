@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// The nodes' names; their numbers are their places in the sorted list
     #[arg(long, value_delimiter = ',', value_name = "NAMES", default_value = "machine1,machine2")]
     nodes: Vec<String>,
+    /// A systemd with a shell for the driver in the initrd, too; it stays there until the test's `switch_root()`
+    #[arg(long)]
+    initrd_backdoor: bool,
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
@@ -68,6 +71,13 @@ impl Kernel {
     }
 }
 
+/// Where a guest has a shell for the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backdoor {
+    InRoot,
+    InInitrdToo,
+}
+
 /// Guests that are ready to boot.
 pub(crate) struct Guests {
     /// The folder that holds a toplevel folder per node.
@@ -77,7 +87,8 @@ pub(crate) struct Guests {
 
 /// Makes the guests and prints where they are.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let guests = make(args.kernel, &args.nodes, &args.with)?;
+    let backdoor = if args.initrd_backdoor { Backdoor::InInitrdToo } else { Backdoor::InRoot };
+    let guests = make(args.kernel, &args.nodes, &args.with, backdoor)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&guests.describe())?);
     } else {
@@ -87,7 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Makes the guests `names`, or finds them in the cache.
-pub(crate) fn make(kernel: Kernel, names: &[String], with: &[String]) -> Result<Guests> {
+pub(crate) fn make(kernel: Kernel, names: &[String], with: &[String], backdoor: Backdoor) -> Result<Guests> {
     let mut nodes = names.to_vec();
     nodes.sort();
     nodes.dedup();
@@ -104,10 +115,11 @@ pub(crate) fn make(kernel: Kernel, names: &[String], with: &[String]) -> Result<
         nodes.join(",").as_bytes(),
         initrd::source().as_bytes(),
         node::source().as_bytes(),
+        format!("{backdoor:?}").as_bytes(),
     ]));
     if !folder.is_dir() {
         ensure_packages(TOOLS)?;
-        fill(&folder, |work| node::write_all(work, &nodes, &kernel_tree, &image))?;
+        fill(&folder, |work| node::write_all(work, &nodes, &kernel_tree, &image, backdoor))?;
     }
     Ok(Guests { folder, nodes })
 }

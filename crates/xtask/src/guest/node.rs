@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::initrd::{self, Archive};
-use super::{key, root};
+use super::{Backdoor, key, root};
 
 /// What every node's kernel is told. Other than NixOS's, without `clocksource=acpi_pm`: every read of that clock would
 /// leave the guest.
@@ -51,8 +51,14 @@ pub(crate) fn check_names(nodes: &[String]) -> Result<()> {
 }
 
 /// Writes a toplevel folder per node into `work`.
-pub(crate) fn write_all(work: &Path, nodes: &[String], kernel_tree: &Path, image: &Path) -> Result<()> {
-    let common = initrd::common(kernel_tree)?;
+pub(crate) fn write_all(
+    work: &Path,
+    nodes: &[String],
+    kernel_tree: &Path,
+    image: &Path,
+    backdoor: Backdoor,
+) -> Result<()> {
+    let common = initrd::common(kernel_tree, backdoor)?;
     let kernel = kernel_image(kernel_tree)?;
     for node in nodes {
         let folder = work.join(node);

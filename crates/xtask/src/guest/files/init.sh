@@ -65,6 +65,31 @@ else
 fi
 # A root that was kept has them already.
 cp -af /node/. /root/ || fail "cannot write this node's files"
+
+# With a backdoor in the initrd, a systemd runs in it, too: with the root's programs, on a root of its own in memory, as
+# systemd demands before it believes that it is in an initrd. It leaves when the test says so.
+if [ -e /backdoor ]; then
+    set -e
+    mkdir /initrd
+    mount -t tmpfs -o mode=0755 tmpfs /initrd
+    cd /initrd
+    mkdir usr proc sys dev run tmp var root sysroot
+    mount --bind /lower/usr usr
+    cp -af /lower/bin /lower/sbin /lower/lib* /lower/etc /node/. .
+    touch etc/initrd-release
+    units=etc/systemd/system
+    mkdir $units/initrd.target.wants
+    ln -s ../backdoor.service $units/initrd.target.wants/
+    ln -sf /usr/lib/systemd/system/initrd.target $units/default.target
+    # It would leave at once.
+    ln -s /dev/null $units/initrd-parse-etc.service
+    # The root is mounted already.
+    ln -s /dev/null etc/systemd/system-generators/systemd-fstab-generator
+    mount --move /root sysroot
+    cd /
+    mount --move /initrd /root
+    init=/usr/lib/systemd/systemd
+fi
 for folder in proc sys dev; do
     mount --move /$folder /root/$folder
 done
