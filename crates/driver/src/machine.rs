@@ -1,5 +1,7 @@
 //! One machine of a test: its life, its shell, its console.
 
+mod commands;
+mod end;
 mod files;
 mod power;
 mod trouble;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use snowboot_config::NodeConfig;
 
+pub use self::commands::{Execute, Reply};
 pub use self::power::{PowerEvent, PowerEventKind, Start};
 
 use crate::console::{ConsoleLog, ConsoleWriter};
@@ -19,9 +22,8 @@ use crate::error::Error;
 use crate::event::{Level, Step};
 use crate::log::{Block, Logger};
 use crate::report::MachineReport;
-use crate::shell::{Answer, Link, Shell, ShellError, Want};
+use crate::shell::{Link, Shell, ShellError};
 use crate::vm::{Channel, Launched, Launcher, Outcome, Port, Vm};
-use crate::waits::DEFAULT_TIMEOUT;
 
 /// How long a machine may take from its start to its shell. Upstream allows ten times 30 s.
 const CONNECT_LIMIT: Duration = Duration::from_secs(300);
@@ -32,40 +34,6 @@ const TYPING_LIMIT: Duration = Duration::from_secs(30);
 /// How long the end of a run waits for a start under way: kernels are unpacked in it. A file system that does not answer
 /// must not keep the run from its end.
 const STARTING_LIMIT: Duration = Duration::from_secs(20);
-
-/// What a command gave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The exit status; 124 when the guest's `timeout` ended the command, -1 and -2 when it was not asked for.
-    pub status: i32,
-    /// Its standard output.
-    pub output: String,
-}
-
-/// How to run a command.
-#[derive(Clone, Copy, Debug)]
-pub struct Execute {
-    /// Ask for the exit status.
-    pub check_return: bool,
-    /// Wait for the output. Without it the call returns as soon as the command is sent.
-    pub check_output: bool,
-    /// The guest's time limit for the command; none when it is zero, as for coreutils' `timeout`.
-    pub timeout: Option<Duration>,
-}
-
-impl Default for Execute {
-    fn default() -> Self {
-        Self { check_return: true, check_output: true, timeout: Some(DEFAULT_TIMEOUT) }
-    }
-}
-
-impl Execute {
-    /// With this time limit, or none.
-    #[must_use]
-    pub fn limited(timeout: Option<Duration>) -> Self {
-        Self { timeout, ..Self::default() }
-    }
-}
 
 /// A machine. Clones are the same machine.
 #[derive(Clone)]
@@ -343,208 +311,6 @@ impl MachineHandle {
         if lock(&self.0.life).starts > 0 { Ok(()) } else { self.use_first() }
     }
 
-    /// Runs a command as root in the guest. An exit status other than 0 is no error.
-    ///
-    /// # Errors
-    /// When the machine is in trouble, or the command gives no answer long after its time limit.
-    pub fn execute(&self, command: &str, how: Execute) -> Result<Reply, Error> {
-        self.0.control.before_command(self.name())?;
-        self.connect()?;
-        let want = match (how.check_output, how.check_return) {
-            (false, _) => Want::Nothing,
-            (true, false) => Want::Output,
-            (true, true) => Want::Status,
-        };
-        self.in_shell(command, |shell, link| shell.run(link, command, how.timeout, want))
-    }
-
-    /// Runs a command that asks the guest how it is, and waits for `grace` longer than the guest's own limit. Does not
-    /// start the machine. Gives its output.
-    pub(crate) fn ask(&self, command: &str, limit: Duration, grace: Duration) -> Result<String, Error> {
-        let run = |shell: &mut Shell, link: &Link<'_>| {
-            shell.run_within(link, command, Some(limit), grace, Want::Status)
-        };
-        self.in_shell(command, run).map(|reply| reply.output)
-    }
-
-    fn in_shell(
-        &self,
-        command: &str,
-        run: impl FnOnce(&mut Shell, &Link<'_>) -> Result<Answer, ShellError>,
-    ) -> Result<Reply, Error> {
-        let _turn = self.0.turn.take(&self.0.control)?;
-        let running = self.running("is not running")?;
-        let answer = run(&mut lock(&running.shell), &self.link(&running)).map_err(|error| {
-            self.shell_trouble(&running, "the shell did not answer", Some(command), error)
-        })?;
-        Ok(Reply { status: answer.status, output: answer.output })
-    }
-
-    /// Runs the commands; all must end with status 0. Gives what they wrote to their standard output.
-    ///
-    /// ```
-    /// # let driver = snowboot_driver::testing::driver(&["web"])?;
-    /// # let web = &driver.machines()[0];
-    /// assert_eq!(web.succeed(&["echo a", "echo b"], None)?, "a\nb\n");
-    /// let error = web.succeed(&["exit 9"], None).unwrap_err();
-    /// assert_eq!(error.to_string(), "web: command `exit 9` failed (exit code 9)");
-    /// assert_eq!(error.failure().and_then(|failure| failure.status), Some(9));
-    /// # Ok::<(), snowboot_driver::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// When one fails, or the machine is in trouble.
-    pub fn succeed(&self, commands: &[&str], timeout: Option<Duration>) -> Result<String, Error> {
-        self.each(
-            commands,
-            timeout,
-            "must succeed",
-            |status| status == 0,
-            |status| failed_with(status, timeout),
-        )
-    }
-
-    /// Runs the commands; none may end with status 0. Gives what they wrote to their standard output.
-    ///
-    /// # Errors
-    /// When one succeeds, or the machine is in trouble.
-    pub fn fail(&self, commands: &[&str], timeout: Option<Duration>) -> Result<String, Error> {
-        self.each(
-            commands,
-            timeout,
-            "must fail",
-            |status| status != 0,
-            |_| "unexpectedly succeeded".to_owned(),
-        )
-    }
-
-    fn each(
-        &self,
-        commands: &[&str],
-        timeout: Option<Duration>,
-        what: &str,
-        good: impl Fn(i32) -> bool,
-        why: impl Fn(i32) -> String,
-    ) -> Result<String, Error> {
-        let mut output = String::new();
-        for command in commands {
-            let mut block = self.nested(&format!("{what}: {command}"));
-            let reply = self.execute(command, Execute::limited(timeout))?;
-            if !good(reply.status) {
-                let why = why(reply.status);
-                block.fail(&why);
-                return Err(self.check_failed(
-                    &format!("command `{command}` {why}"),
-                    Some(command),
-                    Some(reply),
-                ));
-            }
-            output.push_str(&reply.output);
-        }
-        Ok(output)
-    }
-
-    /// Asks the guest to power off, and waits until it has. Nothing happens when it does not run.
-    ///
-    /// # Errors
-    /// When its shell cannot be reached.
-    pub fn shutdown(&self) -> Result<(), Error> {
-        if !self.is_booted() {
-            return Ok(());
-        }
-        self.connect()?;
-        let _block = self.nested("shutdown");
-        {
-            let _turn = self.0.turn.take(&self.0.control)?;
-            let running = self.running("is not running")?;
-            lock(&running.shell).send(&self.link(&running), "poweroff\n", None, None).map_err(|error| {
-                self.shell_trouble(&running, "cannot be shut down", Some("poweroff"), error)
-            })?;
-        }
-        self.wait_for_end(None)
-    }
-
-    /// Waits for its end, however that comes; does not ask for it.
-    ///
-    /// # Errors
-    /// When the time is up first.
-    pub fn wait_for_shutdown(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        if !self.is_booted() {
-            return self.check_reboot();
-        }
-        let _block = self.nested("waiting for the VM to power off");
-        self.wait_for_end(timeout)
-    }
-
-    pub(crate) fn wait_for_end(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        let start = self.starts();
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        loop {
-            let running = lock(&self.0.life).running.clone();
-            let Some(running) = running.filter(|_| self.starts() == start) else {
-                return self.check_reboot();
-            };
-            let left =
-                deadline.map_or(crate::TICK, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if let Some(outcome) = running.vm.wait(Some(left.min(crate::TICK))) {
-                if !self.comes_back(&running, &outcome) {
-                    self.ended(&running, outcome);
-                    continue;
-                }
-                // Until the next one has its place.
-                self.0.control.pause(left.min(crate::TICK))?;
-            }
-            self.0.control.check()?;
-            if self.0.console.stands_still() {
-                return Err(self.stands_still(None));
-            }
-            if left.is_zero() {
-                let seconds = timeout.unwrap_or_default().as_secs_f64();
-                return Err(self.check_failed(&format!("did not power off within {seconds} s"), None, None));
-            }
-        }
-    }
-
-    /// Cuts its power. What the guest had flushed is on its disks; nothing else is promised.
-    ///
-    /// ```
-    /// # let driver = snowboot_driver::testing::driver(&["web"])?;
-    /// # let web = &driver.machines()[0];
-    /// web.start()?;
-    /// web.crash()?;
-    /// assert!(!web.is_booted());
-    /// web.start()?;
-    /// # Ok::<(), snowboot_driver::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// When the run has ended.
-    pub fn crash(&self) -> Result<(), Error> {
-        if !self.is_booted() {
-            return Ok(());
-        }
-        let _block = self.nested("forced crash");
-        self.0.control.check()?;
-        // Nothing is half built afterwards, and has the disks open.
-        let _one_at_a_time = self.0.starting.take(&self.0.control)?;
-        self.stop();
-        Ok(())
-    }
-
-    /// Cuts its power without a word.
-    pub(crate) fn stop(&self) {
-        let Some(running) = lock(&self.0.life).running.clone() else { return };
-        running.vm.stop();
-        self.ended(&running, running.vm.outcome().unwrap_or(Outcome::Stopped));
-    }
-
-    /// The same once the run has ended, so that it does not run again: a start under way comes to its end first, and a
-    /// later one sees that the run has ended. So does one that hangs, should it ever go on.
-    pub(crate) fn stop_for_good(&self) {
-        let _turn = self.0.starting.take_within(STARTING_LIMIT);
-        self.stop();
-    }
-
     /// Types at its serial port, as fast as the guest reads.
     ///
     /// # Errors
@@ -630,49 +396,6 @@ impl MachineHandle {
 
     fn link<'a>(&'a self, running: &'a Running) -> Link<'a> {
         Link::new(running.channel.as_ref(), &self.0.console, &self.0.control)
-    }
-
-    /// Notes the end of a start of the machine: its next command starts it anew. Nothing happens when that was noted
-    /// before, or the machine is on a later start.
-    fn ended(&self, running: &Running, outcome: Outcome) {
-        let was_now = {
-            let mut life = lock(&self.0.life);
-            let is_now = life.is_now(running);
-            if is_now {
-                life.last_outcome = Some(outcome.clone());
-            }
-            is_now
-        };
-        if was_now {
-            self.log(&format!("the machine {outcome}"));
-            self.tell_end(running, &outcome, false);
-            self.forget(running);
-        }
-    }
-
-    fn forget(&self, running: &Running) {
-        let forgotten = {
-            let mut life = lock(&self.0.life);
-            let is_now = life.is_now(running);
-            life.connected &= !is_now;
-            if is_now { life.running.take() } else { None }
-        };
-        // A machine that came back after a reset has the console of the one before.
-        if forgotten.is_some() {
-            running.serial.end();
-        }
-        // Outside of the lock: dropping a machine joins its threads.
-        drop(forgotten);
-    }
-}
-
-/// An exit status in words.
-fn failed_with(status: i32, timeout: Option<Duration>) -> String {
-    match timeout {
-        Some(limit) if status == 124 && !limit.is_zero() => {
-            format!("failed (exit code 124: not done within {} s)", limit.as_secs_f64())
-        }
-        _ => format!("failed (exit code {status})"),
     }
 }
 

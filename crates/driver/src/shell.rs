@@ -8,6 +8,8 @@
 //!   a word that nothing else says, and skips everything up to it.
 //! * A backdoor that greets again has forgotten everything, and so does this side.
 
+mod link;
+
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -16,10 +18,8 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::console::ConsoleLog;
-use crate::control::{Control, Pace, TICK};
+pub(crate) use self::link::Link;
 use crate::error::Error;
-use crate::vm::Channel;
 
 /// What the guest's backdoor prints when it is ready.
 pub const GREETING: &str = "Spawning backdoor root shell...";
@@ -100,50 +100,6 @@ pub(crate) enum ShellError {
     Late(Duration, Option<String>),
     /// What came is not what the protocol says.
     Malformed(String),
-}
-
-/// What a shell is reached over, and what a wait for it looks at, for one call.
-pub(crate) struct Link<'a> {
-    channel: &'a dyn Channel,
-    console: &'a ConsoleLog,
-    pace: Pace<'a>,
-}
-
-impl<'a> Link<'a> {
-    pub(crate) fn new(channel: &'a dyn Channel, console: &'a ConsoleLog, control: &'a Control) -> Self {
-        Self { channel, console, pace: Pace::new(control) }
-    }
-
-    /// Until when to wait in one go; fails when the run or the time is over, or nothing can come any more.
-    pub(crate) fn tick(&self, deadline: Option<Instant>) -> Result<Instant, ShellError> {
-        self.pace.check().map_err(ShellError::Ended)?;
-        if self.console.stands_still() {
-            return Err(ShellError::Standstill);
-        }
-        let now = Instant::now();
-        match deadline {
-            Some(deadline) if deadline <= now => Err(ShellError::Late(Duration::ZERO, None)),
-            Some(deadline) => Ok(deadline.min(now + TICK)),
-            None => Ok(now + TICK),
-        }
-    }
-
-    /// Writes; also tells how much was written before the error.
-    fn write(&self, bytes: &[u8], deadline: Option<Instant>) -> (usize, Result<(), ShellError>) {
-        let mut written = 0;
-        while let Some(rest @ [_, ..]) = bytes.get(written..) {
-            let until = match self.tick(deadline) {
-                Ok(until) => until,
-                Err(error) => return (written, Err(error)),
-            };
-            match self.channel.write(rest, until) {
-                Ok(count) => written = written.saturating_add(count),
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                Err(_) => return (written, Err(ShellError::Gone)),
-            }
-        }
-        (written, Ok(()))
-    }
 }
 
 /// The host's side of one machine's backdoor.

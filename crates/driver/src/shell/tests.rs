@@ -9,10 +9,12 @@ use proptest::prelude::*;
 use snowboot_config::Manifest;
 
 use super::*;
+use crate::console::ConsoleLog;
 use crate::console::ConsoleWriter;
+use crate::control::Control;
 use crate::log::Logger;
 use crate::testing::FakeLauncher;
-use crate::vm::{Launched, Launcher};
+use crate::vm::{Channel, Launched, Launcher};
 
 const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
