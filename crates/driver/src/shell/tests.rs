@@ -57,10 +57,14 @@ impl Guest {
         answer.output
     }
 
-    /// Waits until the guest has said something that nobody asked for.
+    /// Waits until the guest has said something that nobody asked for. On a busy host that may have come together with what
+    /// was asked for, and is used up then.
     fn await_stray(&mut self) {
         let link = Link::new(self.launched.shell.as_ref(), &self.console, &self.control);
-        self.shell.receive(&link, Some(Instant::now() + Duration::from_secs(60))).unwrap();
+        match self.shell.receive(&link, Some(Instant::now() + Duration::from_secs(3))) {
+            Ok(()) | Err(ShellError::Late(..)) => {}
+            Err(error) => panic!("{error:?}"),
+        }
     }
 }
 
