@@ -116,9 +116,11 @@ fn manual_pages_are_printed_and_written() {
     assert_eq!(
         names,
         [
+            "snowboot-check.1",
             "snowboot-completions.1",
             "snowboot-doctor.1",
             "snowboot-man.1",
+            "snowboot-nixos-test-driver.1",
             "snowboot-run.1",
             "snowboot-test.1",
             "snowboot.1"
