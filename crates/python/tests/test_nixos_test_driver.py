@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from xml.etree import ElementTree
@@ -90,9 +92,35 @@ class Entry(Scratch):
         self.config(enable_ssh_backdoor=True)
         for option in ("-K", "--keep-vm-state", "--keep-machine-state"):
             self.assertIn("changes nothing", self.run_entry("-c", "config.json", option).stderr)
-        run = self.run_entry("-c", "config.json", "--dump-vsocks", "2", "--debug-hook-attach", "x")
-        for words in ("there is no SSH backdoor", "there is no debug hook"):
-            self.assertEqual(run.stderr.count(words), 1)
+        run = self.run_entry("-c", "config.json", "--dump-vsocks", "2")
+        self.assertEqual(run.stderr.count("there is no SSH backdoor"), 1)
+
+    def test_an_error_waits_for_a_debugger_where_that_is_asked_for(self) -> None:
+        self.config()
+        self.script("secret = 'found' + ' it'\nweb.fail('true')\n")
+        said: list[str] = []
+
+        def attach() -> None:
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                try:
+                    connection = socket.create_connection(("127.0.0.1", 4444), timeout=60)
+                except ConnectionRefusedError:
+                    time.sleep(0.05)
+                    continue
+                with connection, connection.makefile("rw") as stream:
+                    stream.write("up 100\np secret\nc\n")
+                    stream.flush()
+                    said.append(stream.read())
+                return
+
+        thread = threading.Thread(target=attach)
+        thread.start()
+        run = self.run_entry("-c", "config.json", "--debug-hook-attach", "attach-with", status=1)
+        thread.join(60)
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("attach-with (debugger: nc 127.0.0.1 4444)", run.stderr)
+        self.assertIn("found it", "".join(said))
 
     def test_a_wrong_command_line_is_2(self) -> None:
         self.script("print('ran')\n")

@@ -7,7 +7,7 @@ import os
 import pdb
 import socket
 import sys
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TextIO
 
 from .errors import MachineError
@@ -37,13 +37,19 @@ class Debug:
         """
         if not isinstance(host, str) or isinstance(port, bool) or not isinstance(port, int):
             raise TypeError(f"breakpoint() needs a host name and a port number, got {host!r} and {port!r}")
-        if self._attach is None:
-            return
-        frame = sys._getframe(1)
+        if self._attach is not None:
+            self._serve(host, port, sys._getframe(1), None)
+
+    def failed(self, error: BaseException) -> None:
+        """The same at the line that raised an error, where debugging is on; for runners of scripts."""
+        if self._attach is not None and error.__traceback__ is not None:
+            self._serve("127.0.0.1", 4444, None, error.__traceback__)
+
+    def _serve(self, host: str, port: int, frame: FrameType | None, trace: TracebackType | None) -> None:
         try:
             listener = socket.create_server((host, port))
         except (OSError, OverflowError) as error:
-            raise MachineError(f"debug.breakpoint(): cannot listen on {host} port {port}: {error}") from error
+            raise MachineError(f"the debugger cannot listen on {host} port {port}: {error}") from error
         with listener:
             where = f"{host} {listener.getsockname()[1]}"
             self._logger.log_test_error("Breakpoint reached, waiting for a debugger.")
@@ -51,7 +57,7 @@ class Debug:
             connection, _ = listener.accept()
         # A file each: one for both would forget what it has read whenever it writes.
         with connection, connection.makefile("r") as reader, connection.makefile("w") as writer:
-            _RemotePdb(reader, writer).run_at(frame)
+            _RemotePdb(reader, writer).run_at(frame, trace)
 
     def _command(self, where: str) -> str:
         attach = (self._attach or "").strip()
@@ -68,10 +74,10 @@ class _RemotePdb(pdb.Pdb):
         self.use_rawinput = False
         self.prompt = "(snowboot) "
 
-    def run_at(self, frame: FrameType) -> None:
+    def run_at(self, frame: FrameType | None, trace: TracebackType | None) -> None:
         """Takes commands until one goes on. Without a trace function: it could not outlive the connection."""
         self.reset()
-        self.setup(frame, None)
+        self.setup(frame, trace)
         # A debugger that went away lets the script go on.
         with contextlib.suppress(OSError, ValueError):
             self.print_stack_entry(self.stack[self.curindex])

@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--junit-xml", type=Path, metavar="PATH", help="write JUnit XML; the path counts from the output directory")
     add("--log-level", choices=LEVELS, default=os.environ.get("logLevel") or "info",
         help="how much the log shows (variable: logLevel)")
-    add("--debug-hook-attach", metavar="CMD", help="accepted, without effect")
+    add("--debug-hook-attach", metavar="CMD",
+        help="stop at debug.breakpoint() and at errors for a debugger (port 4444); CMD is shown to people")
     old = parser.add_argument_group("up to NixOS 25.11, in the place of --config")
     old.add_argument("--start-scripts", nargs="*", metavar="FILE", default=_words("startScripts"),
                      help="descriptions of the machines; NAME is one's name in run-NAME-vm (variable: startScripts)")
@@ -101,8 +102,6 @@ def _explain(options: argparse.Namespace, config: driver_config.DriverConfig) ->
         say("snowboot: --keep-machine-state changes nothing: the disks of a machine's description are always kept")
     if options.dump_vsocks is not None or config.enable_ssh_backdoor:
         say("snowboot: there is no SSH backdoor; the machines' own shell is reached by the script and with -I")
-    if options.debug_hook_attach is not None:
-        say("snowboot: there is no debug hook; use -I")
 
 
 def _for_the_runner(options: argparse.Namespace, config: driver_config.DriverConfig) -> argparse.Namespace:
@@ -111,7 +110,7 @@ def _for_the_runner(options: argparse.Namespace, config: driver_config.DriverCon
         manifest=config, output_directory=options.output_directory, interactive=options.interactive,
         log_level=options.log_level, quiet=False, skip_type_check=True, skip_lint=True,
         json_report=None, junit_xml=options.junit_xml, html=None, json_log=None, xml_log=None, console_logs=False,
-        log_times=False)
+        log_times=False, debug_hook_attach=options.debug_hook_attach)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from .report import ReportError, ReportFile
 from .reports import Reports, add_options
 from .script import starts_machines
 from .source import NotStarted, Script
-from .telling import error_lines, exit_status, leave_fork, say, script_frames, traceback_lines
+from .telling import error_lines, exit_status, leave_fork, say, script_frames, script_trace, traceback_lines
 
 MIB = 1 << 20
 # Seconds that a run may take to end in order once it was told to end.
@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something fails")
     parser.add_argument("--json-report", type=Path, metavar="FILE", help="write the result as JSON")
     check.add_options(parser)
+    parser.add_argument("--debug-hook-attach", metavar="CMD", help=argparse.SUPPRESS)
     add_options(parser)
     return parser
 
@@ -161,7 +162,12 @@ class Run:
         script.show_lines_of_this()
         if not starts_machines(script.parse(), driver.variables):
             driver.start_together()
-        script.run(driver.namespace())
+        try:
+            script.run(driver.namespace())
+        except Exception as error:
+            if os.getpid() == self.pid:
+                driver.debug.failed(error.with_traceback(script_trace(error, self._is_script)))
+            raise
         driver.logger.info("the test script is finished")
 
     def check(self, driver: Driver, script: Script) -> None:
@@ -211,6 +217,7 @@ class Run:
                 quiet=self.options.quiet,
                 reports=self.reports.native,
                 on_global_timeout=self._on_global_timeout,
+                debug_attach=self.options.debug_hook_attach,
             )
         except ManifestError as error:
             raise NotStarted(str(error)) from error

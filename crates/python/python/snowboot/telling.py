@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import NoReturn
 
 from .errors import TestScriptError
@@ -70,7 +71,13 @@ def error_lines(error: BaseException, is_script: IsScript) -> list[str]:
     frames = script_frames(error, is_script)
     if isinstance(error, TestScriptError) and frames:
         return [*traceback_lines(frames), "", f"!!! {type(error).__name__}: {error}"]
+    error = error.with_traceback(script_trace(error, is_script))
+    return "".join(traceback.format_exception(error)).rstrip().split("\n")
+
+
+def script_trace(error: BaseException, is_script: IsScript) -> TracebackType | None:
+    """The error's traceback from the script's first frame on."""
     trace = error.__traceback__
     while trace is not None and not is_script(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(error.with_traceback(trace))).rstrip().split("\n")
+    return trace
