@@ -22,7 +22,9 @@ machine.wait_for_unit("multi-user.target")
 
 with subtest("the shell is the first port, and the files' port no console"):
     assert machine.succeed("cat /sys/class/virtio-ports/vport*p1/name").strip() == "org.snowboot.files.0"
-    machine.succeed("test -c /dev/hvc0", "test ! -e /dev/hvc1", f"test -c {PORT} || test -c /dev/vport0p1")
+    machine.succeed("test -c /dev/hvc0", f"test -c {PORT} || test -c /dev/vport0p1")
+    # Linux makes eight hvc devices whatever there is; only a port that is no console has a name.
+    assert machine.succeed("cat /sys/class/virtio-ports/*/name") == "org.snowboot.files.0\n"
 
 with subtest("a file there and back"):
     (here / "big").write_bytes(b"".join(hashlib.sha256(str(i).encode()).digest() * 32768 for i in range(16)))
