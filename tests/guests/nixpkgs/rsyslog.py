@@ -46,7 +46,8 @@ with subtest("messages arrive over both protocols"):
     machine2.wait_until_succeeds("grep secret /var/log/syslog", timeout=60)
 
 with subtest("messages wait for a receiver that is away"):
-    machine1.systemctl("stop rsyslog.service")
+    # With its socket, through which the next message of the journal would start it again.
+    machine1.systemctl("stop syslog.socket rsyslog.service")
     machine1.wait_for_closed_port(514)
     machine2.succeed("for i in $(seq 5); do logger -p local4.info waits-$i; done")
     machine1.systemctl("start rsyslog.service")
