@@ -83,7 +83,13 @@ impl Power {
         let mut state = lock(&self.state);
         state.events.clear();
         (state.paused, state.reset_by_host) = (false, false);
+    }
+
+    /// Keeps a thread of a reboot for the run's end. Those that are done are let go: a guest may reset itself without end.
+    fn keep(&self, thread: JoinHandle<()>) {
+        let mut state = lock(&self.state);
         state.reboots.retain(|reboot| !reboot.is_finished());
+        state.reboots.push(thread);
     }
 
     fn happened(&self, kind: PowerEventKind, by_guest: bool, reason: &'static str) {
@@ -125,7 +131,7 @@ impl MachineHandle {
         let name = format!("reboot:{}", self.name());
         let old = running.clone();
         match std::thread::Builder::new().name(name).spawn(move || machine.come_back(&old)) {
-            Ok(thread) => lock(&self.0.power.state).reboots.push(thread),
+            Ok(thread) => self.0.power.keep(thread),
             Err(error) => {
                 self.stays_off(
                     &running,
