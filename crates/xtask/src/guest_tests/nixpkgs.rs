@@ -107,6 +107,20 @@ pub(super) const CASES: &[Case] = &[
         machines: &["machine1", "machine2"],
         ..SCRIPT
     },
+    Case {
+        name: "vlan",
+        script: "tests/guests/nixpkgs/vlan.py",
+        machines: &["machine1", "machine2"],
+        ..SCRIPT
+    },
+    Case {
+        name: "wireguard",
+        script: "tests/guests/nixpkgs/wireguard.py",
+        machines: &["peer0", "peer1"],
+        ..SCRIPT
+    },
+    Case { name: "cron", script: "tests/guests/nixpkgs/cron.py", ..SCRIPT },
     Case { name: "login", script: "tests/guests/nixpkgs/login.py", ..SCRIPT },
     Case { name: "redis", script: "tests/guests/nixpkgs/redis.py", keeps_root: true, ..SCRIPT },
+    Case { name: "systemd", script: "tests/guests/nixpkgs/systemd.py", keeps_root: true, ..SCRIPT },
 ];
