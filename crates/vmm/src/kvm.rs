@@ -5,7 +5,9 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::fd::FromRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -17,6 +19,7 @@ use kvm_ioctls::{Cap, IoEventAddress, NoDatamatch, VcpuExit, VcpuFd, VmFd};
 use snowboot_bus::{Access, GuestMemory, IrqLine, Msi, MsiAllocator, MsiError, MsiSource, Op, Space};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use vmm_sys_util::ioctl::ioctl;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 use crate::Error;
@@ -41,6 +44,9 @@ const MODE_EXTINT: u32 = 0x700;
 
 /// KVM takes this many routes (`KVM_MAX_IRQ_ROUTES`).
 const GSI_END: u32 = 4096;
+
+// KVM API 4.133; kvm-ioctls does not have it.
+vmm_sys_util::ioctl_io_nr!(KVM_GET_STATS_FD, kvm_bindings::KVMIO, 0xce);
 
 /// The KVM device.
 pub(crate) struct Kvm {
@@ -349,6 +355,14 @@ impl Vcpu {
 
     pub(crate) fn set_regs(&self, regs: &kvm_regs) -> Result<(), Error> {
         self.fd.set_regs(regs).map_err(Error::kvm("set a vCPU's registers"))
+    }
+
+    /// The file with KVM's own statistics of this vCPU; `None` on kernels without (`KVM_CAP_BINARY_STATS_FD`, Linux 5.14).
+    pub(crate) fn statistics(&self) -> Option<File> {
+        // SAFETY: the request takes no argument and touches no memory of this process.
+        let fd = unsafe { ioctl(&self.fd, KVM_GET_STATS_FD()) };
+        // SAFETY: the kernel has just made this descriptor, and nothing else knows it.
+        (fd >= 0).then(|| unsafe { File::from_raw_fd(fd) })
     }
 
     /// Sets MSRs; every one of them must be taken.

@@ -17,6 +17,7 @@ mod io;
 mod kvm;
 mod machine;
 mod memory;
+pub mod stats;
 pub mod toplevel;
 mod vcpu;
 

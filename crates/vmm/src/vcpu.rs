@@ -19,6 +19,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::Error;
 use crate::kvm::{Exit, Kick, Vcpu};
 use crate::machine::{Outcome, Platform};
+use crate::stats::{ExitKind, VcpuCounter};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
@@ -147,8 +148,15 @@ impl Control {
     }
 }
 
+/// A vCPU with what is counted of it.
+pub(crate) struct Processor {
+    pub(crate) vcpu: Vcpu,
+    pub(crate) counter: Option<Arc<VcpuCounter>>,
+}
+
 /// The body of a vCPU's thread: enter the guest, serve what it comes out for, until the machine ends.
-pub(crate) fn run(index: u8, mut vcpu: Vcpu, platform: &Arc<Platform>, control: &Arc<Control>) {
+pub(crate) fn run(index: u8, processor: Processor, platform: &Arc<Platform>, control: &Arc<Control>) {
+    let Processor { mut vcpu, counter } = processor;
     // After the vCPU, so that it is dropped before: nobody may reach into a run page that is gone.
     let _occupied = match vcpu.adopt_thread() {
         Ok(kick) => Occupied::new(index, kick, control),
@@ -163,11 +171,27 @@ pub(crate) fn run(index: u8, mut vcpu: Vcpu, platform: &Arc<Platform>, control: 
                 break;
             }
         }
-        match serve(vcpu.run(), platform) {
+        let exit = vcpu.run();
+        if let Some(counter) = &counter {
+            count(counter, &exit);
+        }
+        match serve(exit, platform) {
             Next::Enter => {}
             Next::LookUp => vcpu.clear_kick(),
             Next::End(outcome) => control.end(outcome),
         }
+    }
+}
+
+fn count(counter: &VcpuCounter, exit: &Exit<'_>) {
+    match exit {
+        Exit::Access(access) => counter.count_access(access),
+        Exit::PortString { port, op: Op::Read(_), .. } => counter.count(ExitKind::PortRead, u64::from(*port)),
+        Exit::PortString { port, op: Op::Write(_), .. } => {
+            counter.count(ExitKind::PortWrite, u64::from(*port))
+        }
+        // The last of a vCPU, or next to it; the outcome tells of them.
+        Exit::Interrupted | Exit::TripleFault | Exit::Fault(_) => counter.count(ExitKind::Interrupted, 0),
     }
 }
 

@@ -60,6 +60,9 @@ pub(crate) struct Args {
     pub(super) vlan: Vec<u8>,
     #[command(flatten)]
     pub(super) kvm_device: KvmDevice,
+    /// At the end, say what the vCPUs came out of the guest for, by port and address
+    #[arg(long)]
+    pub(super) stats: bool,
     /// Write how the run went to FILE, as one JSON object
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,

@@ -86,6 +86,9 @@ fn run_machine(args: &Args) -> Result<End> {
     let start = Instant::now();
     machine.start()?;
     let (outcome, signal) = wait(&events, &machine, &console, terminal)?;
+    if let Some(stats) = machine.stats() {
+        say::line(stats.to_string().trim_end());
+    }
     Ok(End { outcome, signal, elapsed: start.elapsed() })
 }
 
@@ -95,6 +98,9 @@ fn build(args: &Args, console: &Console) -> Result<Machine> {
         .kvm_device(args.kvm_device.path())
         .kernel_cache(Arc::new(KernelCache::from_environment()))
         .serial_output(Box::new(console.guest_end()));
+    if args.stats {
+        builder = builder.count_exits();
+    }
     for vlan in &args.vlan {
         // One machine alone: each of its cards has a switch of its own.
         builder = builder.plug(Switch::new().attach(&format!("vlan {vlan}")));

@@ -22,7 +22,9 @@ use snowboot_network::Port;
 use super::platform::{Pace, Platform};
 use super::{Handles, Machine};
 use crate::arch::{acpi, boot, cpuid, layout, regs};
-use crate::kvm::{Kvm, Vcpu, Vm};
+use crate::kvm::{Kvm, Vm};
+use crate::stats::Counters;
+use crate::vcpu::Processor;
 use crate::{Error, KernelCache, host, memory};
 
 /// Collects what a machine is made of.
@@ -34,6 +36,7 @@ pub struct Builder {
     consoles: Vec<DeviceEnd>,
     channels: Vec<(String, DeviceEnd)>,
     ports: Vec<Port>,
+    count_exits: bool,
 }
 
 impl std::fmt::Debug for Builder {
@@ -54,6 +57,7 @@ impl Builder {
             consoles: Vec::new(),
             channels: Vec::new(),
             ports: Vec::new(),
+            count_exits: false,
         }
     }
 
@@ -100,6 +104,13 @@ impl Builder {
         self
     }
 
+    /// Counts what vCPUs come out of the guest for; see [`Machine::stats`].
+    #[must_use]
+    pub fn count_exits(mut self) -> Self {
+        self.count_exits = true;
+        self
+    }
+
     /// Opens what the configuration names, allocates guest memory, and loads the kernel. Nothing runs yet.
     ///
     /// # Errors
@@ -118,7 +129,8 @@ impl Builder {
         let memory = memory::allocate(&self.config.name, self.config.memory)?;
         let entry = load(&memory, &self.config, &self.kernels)?;
         let vm = kvm.create_vm(memory.clone())?;
-        let vcpus = create_vcpus(&kvm, &vm, self.config.vcpus.get(), entry)?;
+        let mut counters = self.count_exits.then(Counters::default);
+        let vcpus = create_vcpus(&kvm, &vm, self.config.vcpus.get(), entry, counters.as_mut())?;
         let mut platform = Platform::new(Arc::clone(&vm), memory)?;
         let serial = attach_legacy(&platform, &vm, self.serial)?;
         let console = attach_consoles(&mut platform, self.consoles, self.channels)?;
@@ -126,7 +138,8 @@ impl Builder {
         let nics = attach_nics(&mut platform, &self.config, self.ports)?;
         attach_entropy(&mut platform)?;
         let power_button = vm.irq_line(layout::gsi::POWER_BUTTON)?;
-        Machine::assembled(self.config.name, platform, vcpus, Handles { serial, power_button, nics, console })
+        let handles = Handles { serial, power_button, nics, console };
+        Machine::assembled(self.config.name, platform, vcpus, handles, counters)
     }
 }
 
@@ -142,7 +155,13 @@ fn load(memory: &GuestMemory, config: &MachineConfig, kernels: &KernelCache) -> 
     Ok(entry.address)
 }
 
-fn create_vcpus(kvm: &Kvm, vm: &Vm, count: u8, entry: u64) -> Result<Vec<Vcpu>, Error> {
+fn create_vcpus(
+    kvm: &Kvm,
+    vm: &Vm,
+    count: u8,
+    entry: u64,
+    mut counters: Option<&mut Counters>,
+) -> Result<Vec<Processor>, Error> {
     let supported = kvm.supported_cpuid()?;
     let mut vcpus = Vec::new();
     for index in 0..count {
@@ -152,7 +171,8 @@ fn create_vcpus(kvm: &Kvm, vm: &Vm, count: u8, entry: u64) -> Result<Vec<Vcpu>, 
         if index == 0 {
             regs::enter_at(&vcpu, entry)?;
         }
-        vcpus.push(vcpu);
+        let counter = counters.as_mut().map(|counters| counters.add(vcpu.statistics()));
+        vcpus.push(Processor { vcpu, counter });
     }
     Ok(vcpus)
 }

@@ -27,8 +27,8 @@ pub use self::builder::Builder;
 pub(crate) use self::platform::Platform;
 use crate::Error;
 use crate::io::EventLoop;
-use crate::kvm::Vcpu;
-use crate::vcpu::{self, Control};
+use crate::stats::{Counters, Stats};
+use crate::vcpu::{self, Control, Processor};
 
 /// How a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,7 @@ pub struct Machine {
     /// Whether it is paused; held while that changes. Taken before `life`.
     paused: Mutex<bool>,
     handles: Handles,
+    counters: Option<Counters>,
 }
 
 /// Ways into a running machine's devices.
@@ -93,7 +94,7 @@ struct Stage {
 
 enum Phase {
     Built {
-        vcpus: Vec<Vcpu>,
+        vcpus: Vec<Processor>,
         platform: Arc<Platform>,
     },
     /// `platform` is gone once the machine is being taken down.
@@ -136,13 +137,15 @@ impl Machine {
     fn assembled(
         name: String,
         platform: Platform,
-        vcpus: Vec<Vcpu>,
+        vcpus: Vec<Processor>,
         handles: Handles,
+        counters: Option<Counters>,
     ) -> Result<Self, Error> {
         let phase = Phase::Built { vcpus, platform: Arc::new(platform) };
         let stage = Stage { phase, supervisor: None, callbacks: Vec::new() };
         let life = Arc::new(Life { stage: Mutex::new(stage), changed: Condvar::new() });
-        Ok(Self { name, control: Arc::new(Control::new()?), life, paused: Mutex::new(false), handles })
+        let control = Arc::new(Control::new()?);
+        Ok(Self { name, control, life, paused: Mutex::new(false), handles, counters })
     }
 
     /// Enters the guest.
@@ -333,6 +336,12 @@ impl Machine {
         }
     }
 
+    /// What its vCPUs came out of the guest for so far; `None` unless [`Builder::count_exits`] was asked for.
+    #[must_use]
+    pub fn stats(&self) -> Option<Stats> {
+        self.counters.as_ref().map(Counters::read)
+    }
+
     /// Calls `callback` when the machine ends, on one of its threads; at once when it has ended.
     pub fn on_end(&self, callback: EndCallback) {
         let mut stage = self.life.lock();
@@ -359,7 +368,11 @@ struct Threads<'a> {
 
 impl Threads<'_> {
     /// Returns the supervisor, which waits for all others.
-    fn spawn_all(&mut self, vcpus: Vec<Vcpu>, platform: &Arc<Platform>) -> Result<JoinHandle<()>, Error> {
+    fn spawn_all(
+        &mut self,
+        vcpus: Vec<Processor>,
+        platform: &Arc<Platform>,
+    ) -> Result<JoinHandle<()>, Error> {
         let control = &self.machine.control;
         let devices = EventLoop::new(platform.quick_devices(), control.ended())?;
         for (index, disk) in (0..).zip(platform.slow_devices()) {
