@@ -11,6 +11,8 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod arch;
+#[doc(hidden)]
+pub mod benching;
 mod error;
 pub mod host;
 mod io;

@@ -1,6 +1,7 @@
-//! `cargo xtask bench`: figures of whole guests, one benchmark per module.
+//! `cargo xtask bench`: figures of whole guests and of single parts, one benchmark per module.
 
 mod figures;
+mod micro;
 mod shell;
 
 use std::process::ExitCode;
@@ -11,8 +12,10 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench shell
   cargo xtask bench shell --count 50 --json target/shell.json
+  cargo xtask bench micro
+  cargo xtask bench micro switch -- --quick
 
-Without hardware virtualization all run on an emulated host where time is a count of instructions, each taken for a
+Without hardware virtualization whole guests run on an emulated host where time is a count of instructions, each taken for a
 nanosecond: such figures repeat to a few percent on a busy machine, and compare with one another only.";
 
 /// Arguments of `cargo xtask bench`.
@@ -28,11 +31,14 @@ pub(crate) struct Args {
 enum What {
     /// How long a command in a guest takes, and how much of that is Snowboot's
     Shell(shell::Args),
+    /// How long single parts take, without a guest: queues, the switch, tables, kernels, the serial port
+    Micro(micro::Args),
 }
 
 /// Runs one.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Shell(args) => shell::run(args),
+        What::Micro(args) => micro::run(args),
     }
 }
