@@ -1,11 +1,10 @@
 //! Finding the Python interpreter and Snowboot's Python package for it.
 
+use std::borrow::Cow;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use serde::Deserialize;
 
 /// Names the interpreter.
 const INTERPRETER_VARIABLE: &str = "SNOWBOOT_PYTHON";
@@ -24,27 +23,43 @@ const OLDEST: (u32, u32) = (3, 11);
 const INSTALL_PYTHON: &str =
     "tests need Python 3.11 or newer: install it, or name the interpreter with SNOWBOOT_PYTHON";
 
-/// What the interpreter is asked; it answers with one line of JSON. An interpreter that is too old is not asked for
-/// more, since the package need not even compile there.
+/// What the interpreter is asked. It answers with its version, the runner's file and why that cannot be loaded, each
+/// after a NUL, so that whatever else is written there does no harm. An interpreter that is too old is not asked for more,
+/// since the package need not even compile there. Little is imported: a test begins after this.
 const QUESTION: &str = "\
-import json, sys
-answer = {'version': list(sys.version_info[:3]), 'package': None, 'error': None}
+import sys
+version = '.'.join(map(str, sys.version_info[:3]))
+package = trouble = ''
 if sys.version_info[:2] >= (3, 11):
     sys.path = [entry for entry in sys.path if entry]
     try:
-        import importlib.util
-        found = importlib.util.find_spec('snowboot.runner')
-        answer['package'] = found.origin if found else None
+        import snowboot
+        from importlib.machinery import PathFinder
+        found = PathFinder.find_spec('snowboot.runner', snowboot.__path__)
+        package = found.origin or '' if found else ''
     except Exception as error:
-        answer['error'] = type(error).__name__ + ': ' + str(error)
-print(json.dumps(answer))
+        trouble = type(error).__name__ + ': ' + str(error)
+answer = '\\0'.join(['', version, package, trouble, ''])
+getattr(sys.stdout, 'buffer', sys.stdout).write(answer.encode('utf-8', 'surrogateescape'))
 ";
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq)]
 struct Answer {
     version: (u32, u32, u32),
     package: Option<String>,
     error: Option<String>,
+}
+
+impl Answer {
+    fn parse(output: &[u8]) -> Option<Self> {
+        let mut fields = output.rsplit(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let _rest = fields.next()?;
+        let [error, package, version] = [fields.next()?, fields.next()?, fields.next()?];
+        let mut numbers = version.split('.').map(|number| number.parse().ok());
+        let version = (numbers.next()??, numbers.next()??, numbers.next()??);
+        let text = |field: Cow<'_, str>| Some(field.into_owned()).filter(|field| !field.is_empty());
+        Some(Self { version, package: text(package), error: text(error) })
+    }
 }
 
 /// Why no test can run.
@@ -130,8 +145,7 @@ fn ask(interpreter: &OsStr, path: Option<&OsStr>) -> Result<Answer, Unusable> {
         .args(["-c", QUESTION])
         .output()
         .map_err(|error| Unusable::new(format!("Cannot run {name}: {error}"), INSTALL_PYTHON))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().last().and_then(|line| serde_json::from_str(line).ok()).ok_or_else(|| {
+    Answer::parse(&output.stdout).ok_or_else(|| {
         let words = String::from_utf8_lossy(&output.stderr);
         let words = words.lines().last().unwrap_or("it said nothing");
         let found = format!("{name} does not answer as Python does ({}: {words})", output.status);
@@ -182,4 +196,26 @@ fn no_package() -> Unusable {
 /// A variable that is set to nothing is not set.
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_found_among_other_output() {
+        let answer = |package: Option<&str>, error: Option<&str>| {
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            Some(Answer { version: (3, 11, 2), package: text(package), error: text(error) })
+        };
+        let found = Answer::parse(b"a site's greeting\n\x003.11.2\0/odd\n\xff/runner.py\0\0");
+        assert_eq!(found, answer(Some("/odd\n\u{fffd}/runner.py"), None));
+        assert_eq!(
+            Answer::parse(b"\x003.11.2\0\0ImportError: why\0bye\n"),
+            answer(None, Some("ImportError: why"))
+        );
+        for other in [&b""[..], b"\0\0\0\0", b"\x003.x.2\0\0\0", b"\x003.11\0\0\0", b"3.11.2"] {
+            assert_eq!(Answer::parse(other), None, "{other:?}");
+        }
+    }
 }

@@ -73,10 +73,7 @@ fn python_is_found_with_its_package_or_the_reason_is_told() {
     let found = python(snowboot(["doctor", "--json"]).env("SNOWBOOT_PYTHON_PATH", package.path()));
     assert_eq!(found["status"], "ok", "{found}");
     assert!(found["found"].as_str().unwrap().contains(package.path().to_str().unwrap()), "{found}");
-    let old = script(
-        &package.path().join("old"),
-        "#!/bin/sh\necho '{\"version\": [3, 9, 2], \"package\": null}'\n",
-    );
+    let old = script(&package.path().join("old"), "#!/bin/sh\nprintf '\\0003.9.2\\000\\000\\000'\n");
     let found = python(snowboot(["doctor", "--json"]).env("SNOWBOOT_PYTHON", old));
     assert!(found["found"].as_str().unwrap().ends_with("is Python 3.9.2"), "{found}");
 }

@@ -305,7 +305,7 @@ fn a_python_that_will_not_do_is_told_with_the_reason() {
         script(&project.path().join(name), &format!("#!/bin/sh\n{body}\n")).to_str().unwrap().to_owned()
     };
     error("SNOWBOOT_PYTHON", "/none/python3".to_owned(), &["Cannot run /none/python3", "3.11 or newer"]);
-    let old = fake("old", "echo '{\"version\": [3, 9, 2], \"package\": null, \"error\": null}'");
+    let old = fake("old", "printf '\\0003.9.2\\000\\000\\000'");
     error("SNOWBOOT_PYTHON", old, &["is Python 3.9.2", "3.11 or newer", "SNOWBOOT_PYTHON"]);
     let other = fake("other", "echo what >&2; exit 3");
     error("SNOWBOOT_PYTHON", other, &["does not answer as Python does", "exit status: 3", "what"]);

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pdb
-import socket
 import sys
 from types import FrameType, TracebackType
-from typing import TextIO
 
 from .errors import MachineError
 from .logger import Logger
@@ -46,6 +42,10 @@ class Debug:
             self._serve("127.0.0.1", 4444, None, error.__traceback__)
 
     def _serve(self, host: str, port: int, frame: FrameType | None, trace: TracebackType | None) -> None:
+        import socket
+
+        from .remote_pdb import RemotePdb
+
         try:
             listener = socket.create_server((host, port))
         except (OSError, OverflowError) as error:
@@ -57,29 +57,10 @@ class Debug:
             connection, _ = listener.accept()
         # A file each: one for both would forget what it has read whenever it writes.
         with connection, connection.makefile("r") as reader, connection.makefile("w") as writer:
-            _RemotePdb(reader, writer).run_at(frame, trace)
+            RemotePdb(reader, writer).run_at(frame, trace)
 
     def _command(self, where: str) -> str:
         attach = (self._attach or "").strip()
         if "%s" in attach:
             return attach.replace("%s", str(os.getpid()))
         return f"{attach} (debugger: nc {where})" if attach else f"nc {where}"
-
-
-class _RemotePdb(pdb.Pdb):
-    """Python's debugger over a connection. It stops in the frame that it was made for."""
-
-    def __init__(self, reader: TextIO, writer: TextIO) -> None:
-        super().__init__(stdin=reader, stdout=writer, nosigint=True)
-        self.use_rawinput = False
-        self.prompt = "(snowboot) "
-
-    def run_at(self, frame: FrameType | None, trace: TracebackType | None) -> None:
-        """Takes commands until one goes on. Without a trace function: it could not outlive the connection."""
-        self.reset()
-        self.setup(frame, trace)
-        # A debugger that went away lets the script go on.
-        with contextlib.suppress(OSError, ValueError):
-            self.print_stack_entry(self.stack[self.curindex])
-            self.cmdloop()
-        self.forget()

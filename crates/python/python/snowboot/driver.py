@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import unittest
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _native, polling
-from .created import description
 from .debug import Debug
-from .driver_config import DriverConfig
 from .duration import Duration
-from .errors import MachineError, ManifestError, RequestedAssertionFailed
+from .errors import MachineError, ManifestError
 from .folders import Folders
 from .logger import Logger
 from .machine import BaseMachine, Machine, NspawnMachine, QemuMachine
@@ -24,6 +20,10 @@ from .polling import Poll, PollingCondition
 from .retrying import retry
 from .text import optional_text
 from .vlan import VLan
+
+if TYPE_CHECKING:
+    from .driver_config import DriverConfig
+
 
 class Driver:
     """All machines of a manifest. As a context manager it ends them on the way out.
@@ -49,9 +49,13 @@ class Driver:
         debug_attach: str | None = None,
     ) -> None:
         # Where the paths of machines that a script describes count from.
-        self._folder = Path.cwd() if isinstance(manifest, DriverConfig) else Path(manifest).absolute().parent
+        if isinstance(manifest, (str, os.PathLike)):
+            manifest = Path(manifest)
+            self._folder = manifest.absolute().parent
+        else:
+            self._folder = Path.cwd()
         self._native = _native.Driver(
-            manifest if isinstance(manifest, DriverConfig) else Path(manifest),
+            manifest,
             kvm_device=kvm_device,
             log_level=log_level,
             log_times=log_times,
@@ -212,6 +216,8 @@ class Driver:
         with MachineError, which says what to write instead. Its disks stay as they are, so `keep_machine_state`
         changes nothing. It is not among `machines`, and no polling condition is checked before its commands.
         """
+        from .created import description
+
         given = optional_text(name)
         found = description(start_command, self._folder, given)
         try:
@@ -281,7 +287,7 @@ class Driver:
             "serial_stdout_on": lambda: self.set_serial(True),
             "start_all": self.start_all,
             "subtest": self.subtest,
-            "t": AssertionTester(),
+            "t": _Tester(),
             "test_script": self.test_script,
             "vlans": self.vlans,
         }
@@ -293,6 +299,8 @@ class Driver:
 
     def report(self) -> dict[str, Any]:
         """The run so far: seconds, machines with the times of their boots, memory."""
+        import json
+
         report: dict[str, Any] = json.loads(self._native.report())
         return report
 
@@ -329,7 +337,22 @@ def _weak(method: Callable[[], None]) -> Callable[[], None]:
     return call
 
 
-class AssertionTester(unittest.TestCase):
-    """The script's `t`: its assertions fail as checks of the test."""
+class _Tester:
+    """The script's `t`. Asked for the first time, it becomes an AssertionTester: few scripts ask, and what that builds
+    on takes longer to load than all of this package."""
 
-    failureException = RequestedAssertionFailed
+    def __getattr__(self, name: str) -> Any:
+        _become_tester(self)
+        return getattr(self, name)
+
+    def __dir__(self) -> list[str]:
+        _become_tester(self)
+        return dir(self)
+
+
+def _become_tester(tester: _Tester) -> None:
+    """Several threads may get here at the same time, so it is complete before it changes. What a script has set stays."""
+    from .assertions import AssertionTester
+
+    vars(tester).update(vars(AssertionTester()) | vars(tester))
+    object.__setattr__(tester, "__class__", AssertionTester)

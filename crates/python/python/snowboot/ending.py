@@ -7,14 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """Why a run ends although its script would go on."""
 
     status: int

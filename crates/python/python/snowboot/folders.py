@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 
@@ -32,17 +30,23 @@ class Folders:
         path = None if self._root is None else self._root / f"vm-state-{machine}"
         if path is None or not path.exists():
             return False
+        import shutil
+
         shutil.rmtree(path)
         return True
 
     def remove(self) -> None:
         """Removes all of them. A fork of the run's process does not: they are not its own."""
         if self._root is not None and os.getpid() == self._process:
+            import shutil
+
             shutil.rmtree(self._root, ignore_errors=True)
             self._root = None
 
     def _folder(self, name: str) -> Path:
         if self._root is None:
+            import tempfile
+
             self._root = Path(tempfile.mkdtemp(prefix="snowboot-", dir=os.environ.get("XDG_RUNTIME_DIR") or None))
         path = self._root / name
         path.mkdir(mode=0o700, exist_ok=True)

@@ -118,6 +118,10 @@ class Session:
         """Whether a file of a traceback is the script, or what was typed."""
         return file == self._script_name or file.startswith(("<input ", "<ipython-input"))
 
+    def restore_terminal(self) -> None:
+        """Gives the terminal back the mode that it had before the session."""
+        restore_terminal()
+
     def _test_script(self) -> None:
         """Runs the test's script, as its file is now, with the names of this session."""
         script = Script.of(self.driver)

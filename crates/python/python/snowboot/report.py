@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,8 @@ class ReportFile:
 
     def write(self, report: dict[str, Any]) -> None:
         """Writes the report."""
+        import json
+
         scratch = self._scratch()
         try:
             scratch.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

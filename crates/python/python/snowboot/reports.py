@@ -6,7 +6,6 @@ docs/reports.md describes them. The native part writes them; this is what the ru
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -66,6 +65,8 @@ def _encoded(error: dict[str, Any] | None) -> str | None:
     """JSON of an error. Scripts may raise texts that are not quite Unicode."""
     if error is None:
         return None
+    import json
+
     parts: dict[str, Any] = {part: error[part] for part in _TEXTS if isinstance(error.get(part), str)}
     parts |= {part: error[part] for part in _NUMBERS if type(error.get(part)) is int and 0 <= error[part] < 1 << 32}
     text = json.dumps(parts, ensure_ascii=False)

@@ -15,23 +15,27 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__, check
 from .driver import Driver
 from .ending import Ending, Watchdog, briefly
 from .errors import GlobalTimeout, ManifestError, TestScriptError
-from .interactive import Session, restore_terminal
 from .report import ReportError, ReportFile
 from .reports import Reports, add_options
 from .script import starts_machines
 from .source import NotStarted, Script
 from .telling import error_lines, exit_status, leave_fork, say, script_frames, script_trace, traceback_lines
+
+if TYPE_CHECKING:
+    import traceback
+
+    from .interactive import Session
 
 MIB = 1 << 20
 # Seconds that a run may take to end in order once it was told to end.
@@ -75,7 +79,10 @@ def _allow_files() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="snowboot.runner", description="Run the test of a manifest.")
+    # Of a certain width: to ask the terminal for its own, argparse loads much that no other part of a run needs.
+    shape = partial(argparse.HelpFormatter, width=100)
+    parser = argparse.ArgumentParser(
+        prog="snowboot.runner", description="Run the test of a manifest.", formatter_class=shape)
     parser.add_argument("manifest", type=Path, help="the test's description, TOML or JSON")
     parser.add_argument("-o", "--output-directory", "--output_directory", type=Path, default=Path("."),
                         metavar="DIR", help="the script's `driver.out_dir` (default: here)")
@@ -148,6 +155,8 @@ class Run:
     def _run_script(self) -> None:
         driver = self.driver = self.make_driver()
         if self.options.interactive:
+            from .interactive import Session
+
             # The time of those who type is not the test's.
             driver.stop_timer()
             self.session = Session(driver, self._time_limit)
@@ -288,7 +297,8 @@ class Run:
                 self.error = {"type": ending.kind, "message": ending.message}
                 briefly(lambda: say(ending.told))
             self.status = status
-            briefly(restore_terminal)
+            if self.session is not None:
+                briefly(self.session.restore_terminal)
             briefly(lambda: say(f"snowboot: {message}"))
             briefly(self._publish, 3.0)
             briefly(sys.stdout.flush)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .driver import Driver
 
@@ -14,8 +13,7 @@ class NotStarted(Exception):
     """The test cannot be run; one line says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(NamedTuple):
     """A test script, as it was when it was read."""
 
     text: str

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import TestScriptError
+
+if TYPE_CHECKING:
+    import traceback
 
 IsScript = Callable[[str], bool]
 """Whether a file of a traceback is the test's own."""
@@ -43,6 +45,8 @@ def leave_fork(error: BaseException | None) -> NoReturn:
         elif error is None:
             status = 0
         else:
+            import traceback
+
             say("".join(traceback.format_exception(error)).rstrip())
         sys.stdout.flush()
     finally:
@@ -51,8 +55,11 @@ def leave_fork(error: BaseException | None) -> NoReturn:
 
 def script_frames(error: BaseException | None, is_script: IsScript) -> list[traceback.FrameSummary]:
     """The script's own frames of the traceback."""
-    trace = None if error is None else error.__traceback__
-    return [frame for frame in traceback.extract_tb(trace) if is_script(frame.filename)]
+    if error is None:
+        return []
+    import traceback
+
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if is_script(frame.filename)]
 
 
 def traceback_lines(frames: list[traceback.FrameSummary]) -> list[str]:
@@ -71,6 +78,8 @@ def error_lines(error: BaseException, is_script: IsScript) -> list[str]:
     frames = script_frames(error, is_script)
     if isinstance(error, TestScriptError) and frames:
         return [*traceback_lines(frames), "", f"!!! {type(error).__name__}: {error}"]
+    import traceback
+
     error = error.with_traceback(script_trace(error, is_script))
     return "".join(traceback.format_exception(error)).rstrip().split("\n")
 

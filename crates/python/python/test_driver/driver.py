@@ -1,7 +1,7 @@
 """The run: its machines and its script."""
 
+from snowboot.assertions import AssertionTester
 from snowboot.compatible import Driver
-from snowboot.driver import AssertionTester
 from snowboot.driver_config import DriverConfig
 from snowboot.driver_config import load as load_driver_configuration
 

@@ -7,9 +7,8 @@ kinds of tools look at a script when it builds a test.
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from ..source import Script
 from .names import unknown_names
@@ -18,13 +17,12 @@ from .tools import Tool, lint_tools, run, type_tools
 __all__ = ["Outcome", "check"]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one check has found."""
 
     name: str
     """What was checked, and by what."""
-    complaints: list[str] = field(default_factory=list)
+    complaints: Sequence[str] = ()
     """Lines that tell what is wrong, each with the script's file and line."""
     skipped: str | None = None
     """Why it was not checked, and what to do about that."""
@@ -40,6 +38,8 @@ def check(
         # To the end: some of what is no Python is found after parsing.
         compile(script.parse(), script.name, "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
+        import traceback
+
         return [Outcome("syntax", complaints="".join(traceback.format_exception_only(error)).splitlines())]
     return [
         Outcome("syntax"),

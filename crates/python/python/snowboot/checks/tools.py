@@ -7,16 +7,12 @@ of the user's or of a project around the current folder is kept out: the verdict
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ..source import Script
 
@@ -26,17 +22,15 @@ FILE = "script.py"
 GLOBALS = "test_script_globals"
 _PACKAGES = Path(__file__).resolve().parents[2]
 # `FILE:LINE:COLUMN: words`, without the column where the tool has none.
-_PLACE = re.compile(rf"^(?:\S*/)?{re.escape(FILE)}:(\d+):(?:(\d+):)?\s*(.*)$")
+_PLACE = rf"^(?:\S*/)?{re.escape(FILE)}:(\d+):(?:(\d+):)?\s*(.*)$"
 # Of ty's: what it is not sure of itself, and what mypy, which looked at the scripts of NixOS for years, has let pass in
 # them. Its rules get other names now and then, so they are not named on its command line.
-_LET_PASS = re.compile(
-    r"(warning|info)\[|error\[(deprecated|import-not-found|invalid-assignment|possibly-\S*|unresolved-import)\]")
+_LET_PASS = r"(warning|info)\[|error\[(deprecated|import-not-found|invalid-assignment|possibly-\S*|unresolved-import)\]"
 # What only says that ruff could repair it.
 _FIXABLE = "[*] "
 
 
-@dataclass(frozen=True)
-class Tool:
+class Tool(NamedTuple):
     """A tool, and what it is to look at."""
 
     name: str
@@ -50,8 +44,10 @@ class Tool:
     @property
     def program(self) -> str | None:
         """Where it is: beside this interpreter, or on the PATH."""
-        folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-        return shutil.which(self.name, path=os.pathsep.join(folders))
+        # Not `shutil.which`: most runs need nothing else of that module, which takes as long to load as all of this folder.
+        folders = [os.path.dirname(sys.executable), *os.environ.get("PATH", "").split(os.pathsep)]
+        paths = (os.path.join(folder, self.name) for folder in folders if folder)
+        return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
 
 
 def type_tools(script: Script, machines: Iterable[str], names: Iterable[str]) -> list[Tool]:
@@ -76,7 +72,8 @@ def type_tools(script: Script, machines: Iterable[str], names: Iterable[str]) ->
 
 def lint_tools(script: Script, names: Iterable[str]) -> list[Tool]:
     """Those that lint."""
-    builtins = f"builtins = {json.dumps(sorted(names))}"
+    # Names need no more quoting in TOML than this.
+    builtins = "builtins = [{}]".format(", ".join(f'"{name}"' for name in sorted(names)))
     # pyflakes' rules: what is wrong, and not what could be nicer.
     ruff = ["check", "--isolated", "--no-cache", "--quiet", "--no-fix", "--output-format", "concise", "--select", "F",
             "--config", builtins, FILE]
@@ -85,6 +82,9 @@ def lint_tools(script: Script, names: Iterable[str]) -> list[Tool]:
 
 def run(tool: Tool) -> tuple[list[str], str | None]:
     """Has a tool check; gives its complaints, and the reason when it gives no verdict."""
+    import subprocess
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="snowboot-check-") as folder:
         for name, text in tool.files.items():
             Path(folder, name).write_text(text, encoding="utf-8")
@@ -104,8 +104,8 @@ def run(tool: Tool) -> tuple[list[str], str | None]:
 
 def _placed(line: str, tool: Tool) -> str | None:
     """A tool's line with the script's file and line; None for one that is about no place."""
-    found = _PLACE.match(line)
-    if found is None or _LET_PASS.match(found[3]):
+    found = re.match(_PLACE, line)
+    if found is None or re.match(_LET_PASS, found[3]):
         return None
     number, (after, shift) = int(found[1]), tool.shift
     if number > after:
@@ -159,5 +159,11 @@ def _cache() -> Path:
     """Snowboot's folder for what can be made again."""
     if named := os.environ.get("SNOWBOOT_CACHE_DIR"):
         return Path(named).absolute()
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME") or tempfile.gettempdir(), ".cache")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME") or _temporary(), ".cache")
     return Path(home, "snowboot").absolute()
+
+
+def _temporary() -> str:
+    import tempfile
+
+    return tempfile.gettempdir()

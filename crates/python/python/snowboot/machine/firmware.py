@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from ..efi import EfiVariable
 from ..errors import MachineError
 from .core import Core
+
+if TYPE_CHECKING:
+    from ..efi import EfiVariable
 
 
 class Firmware(Core):
@@ -19,6 +21,8 @@ class Firmware(Core):
 
     def write_efi_vars(self, variables: Iterable[EfiVariable]) -> None:
         """Writes EFI variables."""
+        from ..efi import EfiVariable
+
         for variable in variables:
             if not isinstance(variable, EfiVariable):
                 raise TypeError(f"write_efi_vars() needs EfiVariables, got {variable!r}")

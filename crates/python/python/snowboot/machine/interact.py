@@ -5,15 +5,18 @@ from __future__ import annotations
 import codecs
 import os
 import select
-import socket
 import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import MachineError
 from .core import Core
+
+if TYPE_CHECKING:
+    import socket
 
 CTRL_D = b"\x04"
 CHUNK = 4096
@@ -135,6 +138,8 @@ class Interact(Core):
 
     def _socket(self, address: str) -> socket.socket:
         """The socket that an address as socat's names."""
+        import socket
+
         kind, _, rest = address.partition(":")
         kind = kind.lower()
         try:
@@ -158,6 +163,8 @@ class Interact(Core):
 
     def _accept(self, family: socket.AddressFamily, at: tuple[str, int] | str) -> socket.socket:
         """Waits for one connection."""
+        import socket
+
         with socket.socket(family) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(at)
