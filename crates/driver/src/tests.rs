@@ -2,6 +2,7 @@
 
 mod power;
 mod reports;
+mod starting;
 mod trouble;
 mod waits;
 
