@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::expect_used))]
 
+mod bench;
 mod check;
 mod disk;
 mod doctor;
@@ -40,6 +41,7 @@ Examples:
   snowboot test test.toml -o artifacts              Run a test
   snowboot test -I test.toml                        Try out commands on its machines
   snowboot check test.toml                          Check a test without running it
+  snowboot bench boot --kernel bzImage              Measure how fast a kernel boots
 
 Environment:
   SNOWBOOT_LOG          What to log on the standard error, such as info or snowboot_vmm=debug [default: warn]
@@ -67,6 +69,8 @@ enum Command {
     Check(check::Args),
     /// Run a test with the command line of the NixOS test driver
     NixosTestDriver(driver_entry::Args),
+    /// Measure Snowboot, and other VMMs beside it
+    Bench(bench::Args),
     /// Say what this host can do and what is missing
     Doctor(doctor::Args),
     /// Print a completion script for a shell
@@ -92,6 +96,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Test(args) => test::run(&args),
         Command::Check(args) => check::run(&args),
         Command::NixosTestDriver(args) => driver_entry::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

@@ -62,10 +62,17 @@ impl Destination {
 
     /// Writes the report.
     pub(crate) fn write(&self, report: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_vec(report)
+            .with_context(|| format!("Cannot write the report {}", self.path.display()))?;
+        text.push(b'\n');
+        self.write_bytes(&text)
+    }
+
+    /// Writes a report of another form than JSON.
+    pub(crate) fn write_bytes(&self, bytes: &[u8]) -> Result<()> {
         let what = || format!("Cannot write the report {}", self.path.display());
         let mut file = self.temporary()?;
-        serde_json::to_writer(&mut file, report).with_context(what)?;
-        file.write_all(b"\n").with_context(what)?;
+        file.write_all(bytes).with_context(what)?;
         file.persist(&self.path).with_context(what)?;
         Ok(())
     }

@@ -219,7 +219,7 @@ fn check_disk(disk: &DiskConfig) -> Result<()> {
     bail!("Cannot use the disk {}: {why}", disk.path.display())
 }
 
-fn readable(what: &str, path: &Path) -> Result<()> {
+pub(crate) fn readable(what: &str, path: &Path) -> Result<()> {
     match open(path, false) {
         Ok(_) => Ok(()),
         Err(error) => bail!("Cannot read the {what} {}: {}", path.display(), explain(&error)),

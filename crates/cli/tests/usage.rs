@@ -42,8 +42,8 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
 
 #[test]
 fn help_has_examples_and_exit_statuses() {
-    for command in ["run", "test", "doctor"] {
-        let ran = run_words(&[command, "--help"]);
+    for command in [&["run"][..], &["test"], &["doctor"], &["bench", "boot"]] {
+        let ran = run_words(&[command, &["--help"]].concat());
         assert_eq!((ran.status, ran.err.as_str()), (0, ""));
         for part in ["Example", "Exit status:", "  2  the command line is wrong"] {
             assert!(ran.out.contains(part), "no `{part}` in: {}", ran.out);
@@ -84,6 +84,23 @@ fn the_statuses_of_a_test_are_documented_as_its_help_has_them() {
 }
 
 #[test]
+fn the_statuses_of_a_bench_are_documented_as_its_help_has_them() {
+    let documented =
+        include_str!("../../../docs/exit-codes.md").split("## `snowboot bench boot`").nth(1).unwrap();
+    let section = documented.split("## ").next().unwrap();
+    let help = run_words(&["bench", "boot", "--help"]).out;
+    let lines = help.lines().skip_while(|line| *line != "Exit status:").take_while(|line| !line.is_empty());
+    let lines = lines.filter_map(|line| line.strip_prefix("  ").and_then(|line| line.split_once("  ")));
+    let statuses: Vec<&str> =
+        lines.flat_map(|(statuses, _)| statuses.split(", ")).filter(|status| !status.is_empty()).collect();
+    assert_eq!(statuses, ["0", "1", "2", "129", "130", "131", "143"]);
+    for status in statuses.into_iter().filter(|status| *status != "2") {
+        assert!(section.contains(&format!("\n| {status} | ")), "{status} is not documented");
+    }
+    assert!(section.contains("p < 0.05") && help.contains("p < 0.05"));
+}
+
+#[test]
 fn an_unusable_log_filter_is_an_error() {
     let ran = run(snowboot(["doctor"]).env("SNOWBOOT_LOG", "a=b=c"));
     assert_error(&ran, &["SNOWBOOT_LOG is not a log filter", "such as info"]);
@@ -116,6 +133,8 @@ fn manual_pages_are_printed_and_written() {
     assert_eq!(
         names,
         [
+            "snowboot-bench-boot.1",
+            "snowboot-bench.1",
             "snowboot-check.1",
             "snowboot-completions.1",
             "snowboot-doctor.1",

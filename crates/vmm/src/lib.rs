@@ -23,7 +23,7 @@ pub mod stats;
 pub mod toplevel;
 mod vcpu;
 
-pub use arch::boot::KernelCache;
+pub use arch::boot::{KernelCache, unpack_kernel};
 pub use error::Error;
 pub use machine::{Builder, EndCallback, Machine, Outcome};
 pub use memory::GUEST_MEMORY_PREFIX;

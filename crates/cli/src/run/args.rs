@@ -1,6 +1,6 @@
 //! The command line of `snowboot run`, and the machine that it describes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ArgGroup;
@@ -13,7 +13,7 @@ use crate::kvm_device::KvmDevice;
 use crate::{disk, exit};
 
 /// A bare kernel's command line: its messages on this terminal, and a panic ends the run.
-const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=1";
+pub(crate) const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=1";
 /// Added to a toplevel that has no console there: without it nothing would be seen.
 const CONSOLE: &str = "console=ttyS0";
 /// The machine's name, as in logs.
@@ -118,14 +118,7 @@ impl Args {
 
     fn boot(&self) -> Result<BootConfig> {
         match (&self.toplevel, &self.kernel) {
-            (Some(folder), _) => {
-                let mut boot = toplevel::read(folder, self.cmdline.as_deref())?;
-                if !boot.cmdline.split_ascii_whitespace().any(is_console) {
-                    // The last one is /dev/console, where init writes.
-                    boot.cmdline = format!("{} {CONSOLE}", boot.cmdline);
-                }
-                Ok(boot)
-            }
+            (Some(folder), _) => boot_of_toplevel(folder, self.cmdline.as_deref()),
             (None, Some(kernel)) => Ok(BootConfig {
                 kernel: kernel.clone(),
                 initrd: self.initrd.clone(),
@@ -134,6 +127,16 @@ impl Args {
             (None, None) => bail!("There is nothing to boot; name a toplevel or a --kernel"),
         }
     }
+}
+
+/// What a toplevel boots, with a console on ttyS0; `extra` goes after its own command line.
+pub(crate) fn boot_of_toplevel(folder: &Path, extra: Option<&str>) -> Result<BootConfig> {
+    let mut boot = toplevel::read(folder, extra)?;
+    if !boot.cmdline.split_ascii_whitespace().any(is_console) {
+        // The last one is /dev/console, where init writes.
+        boot.cmdline = format!("{} {CONSOLE}", boot.cmdline);
+    }
+    Ok(boot)
 }
 
 /// Whether a word of a kernel's command line is our console, with or without its speed.

@@ -12,7 +12,7 @@ mod args;
 mod console;
 mod escape;
 mod input;
-mod signals;
+pub(crate) mod signals;
 mod terminal;
 
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 use snowboot_network::Switch;
 use snowboot_vmm::{Builder, KernelCache, Machine, Outcome};
 
-pub(crate) use self::args::Args;
+pub(crate) use self::args::{Args, DEFAULT_CMDLINE, boot_of_toplevel};
 use self::console::Console;
 use self::terminal::Terminal;
 use crate::report::{Destination, Report};

@@ -11,10 +11,7 @@ use super::Event;
 
 /// From now on the first signal that asks for the end is an event; the next one ends the program, as it would any other.
 pub(super) fn watch(events: Sender<Event>) -> Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = ignored(&status);
-    let wanted =
-        [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGCONT].into_iter().filter(|signal| !is_in(ignored, *signal));
+    let wanted = not_ignored([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGCONT]);
     let mut signals = Signals::new(wanted).context("Cannot watch for signals")?;
     thread::Builder::new()
         .name("signals".to_owned())
@@ -32,6 +29,13 @@ pub(super) fn watch(events: Sender<Event>) -> Result<()> {
         })
         .context("Cannot start the signals' thread")?;
     Ok(())
+}
+
+/// Those that whoever started this program does not want ignored.
+pub(crate) fn not_ignored(signals: impl IntoIterator<Item = i32>) -> impl Iterator<Item = i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored(&status);
+    signals.into_iter().filter(move |signal| !is_in(ignored, *signal))
 }
 
 /// The mask of signals that whoever started us wants ignored, as `nohup` does with SIGHUP.

@@ -91,6 +91,21 @@ fn load_kernel(
     }
 }
 
+/// The ELF image in a kernel file, for programs that take no bzImage. An ELF file is returned as it is.
+///
+/// # Errors
+/// When the file cannot be read, is no kernel, or is packed in a way that is not known; the text says which.
+pub fn unpack_kernel(path: &Path) -> Result<Vec<u8>, Error> {
+    let file = read_file("kernel", path)?;
+    if elf::is_elf(&file) {
+        return Ok(file);
+    }
+    let wrong = |why: String| Error::File { kind: "kernel", path: path.to_owned(), why };
+    let image = BzImage::parse(&file).map_err(wrong)?;
+    payload::unpack(image.payload())
+        .map_err(|reason| wrong(format!("it cannot be unpacked on the host ({reason})")))
+}
+
 /// The way a boot loader does it: the guest unpacks itself.
 fn load_classic(memory: &GuestMemory, image: &BzImage<'_>, reason: &str) -> Result<Loaded, String> {
     if !image.has_64_bit_entry() {

@@ -61,6 +61,17 @@ fn refusal(outcome: Result<Entry, Error>) -> String {
 }
 
 #[test]
+fn a_kernel_can_be_unpacked_without_a_machine() {
+    let bench = Bench::new(64);
+    let zstd = zstd::encode_all(vmlinux().as_slice(), 3).unwrap();
+    for kernel in [vmlinux(), packed(zstd)] {
+        assert_eq!(unpack_kernel(&bench.file("kernel", &kernel)).unwrap(), vmlinux());
+    }
+    let unknown = unpack_kernel(&bench.file("kernel", &image(b"what is this?"))).unwrap_err();
+    assert!(unknown.to_string().contains("it cannot be unpacked on the host"), "{unknown}");
+}
+
+#[test]
 fn every_kind_of_kernel_is_entered_at_its_own_entry() {
     let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::default()).unwrap();
     std::io::Write::write_all(&mut xz, &vmlinux()).unwrap();
