@@ -24,6 +24,8 @@ use super::memory::{self, GuestMemory};
 
 /// Bytes of an output that are kept for a message: the last ones.
 const KEPT: usize = 64 << 10;
+/// For the answer to a question that every program answers at once.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of an output in a message.
 const SHOWN: usize = 12;
 
@@ -56,7 +58,8 @@ pub(super) struct Sample {
     pub(super) system_seconds: f64,
     /// From just before the program's start to the marker.
     pub(super) wall_seconds: f64,
-    /// The most memory of the process, guest memory included.
+    /// The most memory of the process, guest memory included. Linux counts what this program had when it started the
+    /// VMM, which is less than any VMM has.
     pub(super) peak_rss_bytes: u64,
     /// Resident memory beside the guest's, at the marker.
     pub(super) added_bytes: Option<u64>,
@@ -122,7 +125,7 @@ pub(super) fn measure(launch: &Launch<'_>, terms: &Terms<'_>) -> Result<Sample, 
     let limit = Limit::start(terms.timeout, terms.clock);
     let start = Instant::now();
     let mut vmm = Running::start(launch)?;
-    let end = vmm.watch(terms, start, &limit)?;
+    let end = vmm.watch(terms.marker, start, &limit, &terms.interrupt)?;
     if let End::Marker(wall) = end {
         vmm.signal(Signal::STOP);
         let added = memory::added(vmm.pid, launch.guest_memory);
@@ -141,6 +144,23 @@ pub(super) fn measure(launch: &Launch<'_>, terms: &Terms<'_>) -> Result<Sample, 
         End::Ended => Err(Failure::Ended { status: used.status, output }),
         _ => Err(Failure::TimedOut { limit: terms.timeout, output }),
     }
+}
+
+/// What a program says of its version: its first line when it is asked. `None` when it says nothing in time.
+pub(super) fn version(program: &Path, folder: &Path, terms: &Terms<'_>) -> Result<Option<String>, Failure> {
+    let start = Instant::now();
+    let question = ["--version".into()];
+    let launch = Launch {
+        program,
+        arguments: &question,
+        environment: &[],
+        folder,
+        guest_memory: GuestMemory::Snowboot,
+    };
+    let mut asked = Running::start(&launch)?;
+    asked.watch("\n", start, &Limit::start(VERSION_LIMIT, terms.clock), &terms.interrupt)?;
+    let said = String::from_utf8_lossy(&asked.console.seen);
+    Ok(said.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned))
 }
 
 /// How a watch ended.
@@ -189,17 +209,23 @@ impl Running {
     }
 
     /// Reads what it says until the marker, its end, or the end of the time.
-    fn watch(&mut self, terms: &Terms<'_>, start: Instant, limit: &Limit) -> Result<End, Failure> {
+    fn watch(
+        &mut self,
+        marker: &str,
+        start: Instant,
+        limit: &Limit,
+        interrupt: &Interrupt,
+    ) -> Result<End, Failure> {
         loop {
             let Some(left) = limit.left() else { return Ok(End::TimedOut) };
-            let ready = self.wait(left, &terms.interrupt)?;
-            if let Some(signal) = terms.interrupt.signal() {
+            let ready = self.wait(left, interrupt)?;
+            if let Some(signal) = interrupt.signal() {
                 return Err(Failure::Interrupted(signal));
             }
             if ready.errors {
                 self.errors.read();
             }
-            if ready.console && self.console.read_until(terms.marker) {
+            if ready.console && self.console.read_until(marker) {
                 return Ok(End::Marker(start.elapsed()));
             }
             if ready.ended && !ready.console && !ready.errors {

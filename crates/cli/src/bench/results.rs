@@ -67,6 +67,8 @@ pub(super) struct Settings {
 pub(super) struct Measured {
     pub(super) name: String,
     pub(super) vmm: Vmm,
+    /// What the VMM says of its version.
+    pub(super) version: Option<String>,
     /// The name of its kernel, where several are compared.
     pub(super) kernel_name: Option<String>,
     /// The name of its command line, where several are compared.
@@ -93,6 +95,14 @@ impl Metric {
         match self {
             Self::Cpu => "CPU seconds",
             Self::Wall => "wall seconds",
+        }
+    }
+
+    /// At the head of a column.
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU s",
+            Self::Wall => "wall s",
         }
     }
 
@@ -209,6 +219,7 @@ pub(super) mod tests {
         Measured {
             name,
             vmm,
+            version: Some("VMM 1.0".to_owned()),
             kernel_name: kernel.map(str::to_owned),
             cmdline_name: None,
             kernel: "/boot/<vmlinuz> & \"co\"".to_owned(),

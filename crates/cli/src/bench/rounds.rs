@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::args::BootArgs;
-use super::measure::{Failure, Launch, Sample, Terms, measure};
+use super::measure::{Failure, Launch, Sample, Terms, measure, version};
 use super::memory::GuestMemory;
 use super::plan::{Configuration, Plan};
 use super::progress::Progress;
@@ -34,6 +34,7 @@ struct Subject<'a> {
     arguments: Vec<OsString>,
     folder: PathBuf,
     guest_memory: GuestMemory,
+    version: Option<String>,
     /// An empty kernel cache for each run.
     cold_cache: Option<PathBuf>,
     samples: Vec<Sample>,
@@ -59,6 +60,7 @@ impl<'a> Rounds<'a> {
                 cold_cache: is_cold.then(|| folder.join("cache")),
                 folder,
                 guest_memory: configuration.vmm.guest_memory(args.memory.bytes()),
+                version: None,
                 samples: Vec::new(),
                 failed_runs: 0,
             });
@@ -68,6 +70,11 @@ impl<'a> Rounds<'a> {
 
     /// Runs them all; returns the signal that ended it before.
     pub(super) fn run(&mut self) -> Result<Option<i32>> {
+        for subject in &mut self.subjects {
+            if let Some(signal) = subject.ask_version(&self.terms)? {
+                return Ok(Some(signal));
+            }
+        }
         let mut progress = Progress::new(self.args.warm_up, self.args.runs, self.subjects.len());
         for round in 0..self.args.warm_up.saturating_add(self.args.runs) {
             progress.round(round);
@@ -88,6 +95,15 @@ impl<'a> Rounds<'a> {
 }
 
 impl Subject<'_> {
+    fn ask_version(&mut self, terms: &Terms<'_>) -> Result<Option<i32>> {
+        match version(&self.configuration.program, &self.folder, terms) {
+            Ok(version) => self.version = version,
+            Err(Failure::Interrupted(signal)) => return Ok(Some(signal)),
+            Err(failure) => self.tell(&failure, false)?,
+        }
+        Ok(None)
+    }
+
     /// Runs it until it gives a figure; returns the signal that ended it before.
     fn take_turn(&mut self, terms: &Terms<'_>, counts: bool, progress: &mut Progress) -> Result<Option<i32>> {
         let mut has_failed = false;
@@ -156,6 +172,7 @@ impl Subject<'_> {
         Measured {
             name: it.name.clone(),
             vmm: it.vmm,
+            version: self.version,
             kernel_name: it.kernel_name.clone(),
             cmdline_name: it.cmdline_name.clone(),
             kernel: it.kernel.to_string_lossy().into_owned(),

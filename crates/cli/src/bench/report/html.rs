@@ -8,9 +8,10 @@ use super::super::results::Results;
 use super::{escaped, grid, notes, shell_words, subject, svg};
 
 const STYLE: &str = "\
-body { font-family: sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222; background: #fff }
+body { font-family: sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222; background: #fff }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+table { font-size: .9rem }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 div { overflow-x: auto }
 code { overflow-wrap: anywhere }
@@ -33,8 +34,9 @@ pub(in super::super) fn text(results: &Results) -> Result<String> {
     for measured in &results.configurations {
         let _ = writeln!(
             page,
-            "<dt>{}</dt>\n<dd>Command line of the kernel: <code>{}</code></dd>\n<dd>Program: <code>{}</code></dd>",
+            "<dt>{}</dt>\n<dd>{}</dd>\n<dd>Command line of the kernel: <code>{}</code></dd>\n<dd>Program: <code>{}</code></dd>",
             escaped(&measured.name),
+            escaped(measured.version.as_deref().unwrap_or("Version unknown")),
             escaped(&measured.cmdline),
             escaped(&shell_words(&measured.command))
         );

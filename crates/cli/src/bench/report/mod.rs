@@ -10,39 +10,32 @@ use std::borrow::Cow;
 
 use quick_xml::escape::escape;
 
-use super::results::{Measured, Metric, Results};
+use super::results::{Measured, Results};
 
 /// Where a figure cannot be told.
 const UNKNOWN: &str = "n/a";
 
 /// The columns of a table and its rows, one for each configuration.
 fn grid(results: &Results) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let head = vec![
-        "configuration",
-        "runs",
-        "CPU s",
-        "min to max",
-        "Snowboot",
-        "wall s",
-        "min to max",
-        "Snowboot",
-        "VMM adds",
-        "peak",
-    ];
+    let mut head = vec!["configuration", "runs"];
+    for metric in results.metrics() {
+        head.extend([metric.unit(), "min to max", "Snowboot"]);
+    }
+    head.extend(["VMM adds", "peak"]);
     (head, results.configurations.iter().map(|measured| row(results, measured)).collect())
 }
 
 fn row(results: &Results, measured: &Measured) -> Vec<String> {
     let mut cells = vec![measured.name.clone(), measured.samples.len().to_string()];
-    for metric in [Metric::Cpu, Metric::Wall] {
-        match measured.spread(metric) {
+    for metric in results.metrics() {
+        match measured.spread(*metric) {
             Some(spread) => cells.extend([
                 seconds(spread.median),
                 format!("{} to {}", seconds(spread.min), seconds(spread.max)),
             ]),
             None => cells.extend([UNKNOWN.to_owned(), UNKNOWN.to_owned()]),
         }
-        let ratio = results.ratio(measured, metric);
+        let ratio = results.ratio(measured, *metric);
         cells.push(ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2} x")));
     }
     cells.extend([mebibytes(measured.added()), mebibytes(measured.peak_rss())]);
@@ -54,8 +47,8 @@ fn notes(results: &Results) -> Vec<String> {
     let mut notes = Vec::new();
     if results.host.emulated {
         notes.push(
-            "This is the lab's emulated host. Elapsed (wall) times mean nothing here; with `--icount` CPU seconds are \
-             counted instructions, and they are what counts."
+            "This is the lab's emulated host, where elapsed (wall) times mean nothing: they are left out. With \
+             `--icount`, CPU seconds are counted instructions, and they are what counts."
                 .to_owned(),
         );
     }

@@ -17,7 +17,7 @@ const AXIS: f64 = 34.0;
 /// Width of a letter, about.
 const LETTER: f64 = 7.2;
 /// The axis has about so many marks.
-const MARKS: f64 = 6.0;
+const MARKS: f64 = 8.0;
 
 /// A file of its own.
 #[expect(clippy::unnecessary_wraps, reason = "every form has this face")]

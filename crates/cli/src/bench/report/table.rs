@@ -10,7 +10,7 @@ pub(in super::super) fn text(results: &Results) -> String {
     let head = head.into_iter().map(str::to_owned).collect();
     let mut text = format!("{}\n\n{}\n", subject(results), columns(&[vec![head], rows].concat()));
     let lines = results.configurations.iter().map(|it| vec![it.name.clone(), it.cmdline.clone()]);
-    text.push_str("command lines:\n");
+    text.push_str("kernel command lines:\n");
     text.push_str(&left_columns(&lines.collect::<Vec<_>>()));
     text.push('\n');
     for note in notes(results) {
