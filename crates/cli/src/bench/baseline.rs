@@ -35,11 +35,12 @@ impl Change {
 /// What has changed since `before`, of what both have. Snowboot may become slower by `allowed` percent.
 pub(super) fn compare(before: &Results, now: &Results, allowed: f64) -> Vec<Change> {
     let mut changes = Vec::new();
+    let metrics = if before.host.emulated { before.metrics() } else { now.metrics() };
     for measured in &now.configurations {
         let Some(earlier) = before.configurations.iter().find(|other| other.name == measured.name) else {
             continue;
         };
-        for metric in now.metrics() {
+        for metric in metrics {
             let (old, new) = (earlier.values(*metric), measured.values(*metric));
             let (Some(was), Some(is), Some(p)) = (median(&old), median(&new), mann_whitney(&old, &new))
             else {
@@ -129,8 +130,9 @@ mod tests {
         let mut now = results(vec![measured(Vmm::Snowboot, None, &[1.0])]);
         now.host.emulated = true;
         let before = results(vec![measured(Vmm::Snowboot, None, &[1.0])]);
-        let found = compare(&before, &now, 2.0);
-        assert_eq!(found.iter().map(|change| change.metric).collect::<Vec<_>>(), [Metric::Cpu]);
+        for found in [compare(&before, &now, 2.0), compare(&now, &before, 2.0)] {
+            assert_eq!(found.iter().map(|change| change.metric).collect::<Vec<_>>(), [Metric::Cpu]);
+        }
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn boot(args: &BootArgs) -> Result<ExitCode> {
     let before = args.baseline.as_deref().map(Results::read).transpose()?;
     let files = Outputs::prepare(args)?;
+    // From here on a signal ends it in order, so that no folder is left behind.
+    let interrupt = Interrupt::watch()?;
     let folder = tempfile::Builder::new()
         .prefix("snowboot-bench-")
         .tempdir()
@@ -70,7 +72,7 @@ fn boot(args: &BootArgs) -> Result<ExitCode> {
         marker: &plan.marker,
         timeout: Duration::from_secs(settings.timeout_seconds),
         clock: if host.emulated { Clock::Battery } else { Clock::Kernel },
-        interrupt: Interrupt::watch()?,
+        interrupt,
     };
     let mut rounds = Rounds::prepare(args, &plan, terms, folder.path())?;
     if let Some(signal) = rounds.run()? {

@@ -159,7 +159,8 @@ impl Subject<'_> {
                 "; see what its console says above, and correct --marker, or console= of the command line, or give \
                  it more --timeout"
             }
-            Failure::Ended { .. } => "; see above what it says",
+            Failure::Ended { .. } if self.configuration.vmm == Vmm::Snowboot => "; see above what it says",
+            Failure::Ended { .. } => "; see above what it says, or leave it out with --against",
             _ => "",
         };
         bail!("{name} ({}): {failure}{advice}", self.configuration.program.display())
