@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use quick_xml::escape::escape;
 
 use super::results::{Measured, Results};
+use super::vmm::Vmm;
 
 /// Where a figure cannot be told.
 const UNKNOWN: &str = "n/a";
@@ -57,8 +58,14 @@ fn notes(results: &Results) -> Vec<String> {
     } else {
         "Each VMM had its own usual command line; --same-cmdline gives all of them the same.".to_owned()
     });
-    if results.configurations.len() > 1 {
-        notes.push("Snowboot: how many times the row's time Snowboot takes.".to_owned());
+    match results.configurations.iter().filter(|measured| measured.vmm == Vmm::Snowboot).count() {
+        _ if results.configurations.len() < 2 => {}
+        1 => notes.push("Snowboot: how many times the row's time Snowboot takes.".to_owned()),
+        _ => notes.push(
+            "Snowboot: how many times the row's time Snowboot takes with the same kernel and command line; in its own \
+             rows, how many times the first one takes."
+                .to_owned(),
+        ),
     }
     notes.push("VMM adds: resident memory of its process beside the guest's.".to_owned());
     if results.debug_build {
@@ -139,7 +146,6 @@ fn shell_words(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::results::tests::{measured, results};
-    use super::super::vmm::Vmm;
     use super::*;
 
     #[test]
@@ -164,7 +170,14 @@ mod tests {
         let told = |results: &Results| notes(results).join("\n");
         assert!(told(&results).contains("its own usual command line"));
         assert!(told(&results).contains("Left out: firecracker: not found in PATH."));
-        assert!(!told(&results).contains("mean nothing"));
+        assert!(!told(&results).contains("mean nothing") && !told(&results).contains("how many times"));
+        let mut several = super::super::results::tests::results(vec![
+            measured(Vmm::Snowboot, None, &[1.0]),
+            measured(Vmm::Qemu, None, &[1.0]),
+        ]);
+        assert!(told(&several).contains("Snowboot takes."));
+        several.configurations.push(measured(Vmm::Snowboot, Some("a"), &[1.0]));
+        assert!(told(&several).contains("in its own rows"));
         results.host.emulated = true;
         results.settings.same_cmdline = true;
         results.settings.cold_cache = true;

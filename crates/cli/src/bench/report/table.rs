@@ -9,14 +9,24 @@ pub(in super::super) fn text(results: &Results) -> String {
     let (head, rows) = grid(results);
     let head = head.into_iter().map(str::to_owned).collect();
     let mut text = format!("{}\n\n{}\n", subject(results), columns(&[vec![head], rows].concat()));
-    let lines = results.configurations.iter().map(|it| vec![it.name.clone(), it.cmdline.clone()]);
-    text.push_str("kernel command lines:\n");
-    text.push_str(&left_columns(&lines.collect::<Vec<_>>()));
+    text.push_str(&cmdlines(results));
     text.push('\n');
     for note in notes(results) {
         text.push_str(&format!("{note}\n"));
     }
     text
+}
+
+/// The kernels' command lines; one where all are the same.
+fn cmdlines(results: &Results) -> String {
+    let all = &results.configurations;
+    if let [first, others @ ..] = all.as_slice()
+        && others.iter().all(|other| other.cmdline == first.cmdline)
+    {
+        return format!("kernel command line:\n  {}\n", first.cmdline);
+    }
+    let lines: Vec<_> = all.iter().map(|it| vec![it.name.clone(), it.cmdline.clone()]).collect();
+    format!("kernel command lines:\n{}", left_columns(&lines))
 }
 
 /// What has changed since the baseline.
@@ -88,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_row_tells_medians_ends_ratios_and_memory() {
-        let results = results(vec![
+        let mut results = results(vec![
             measured(Vmm::Snowboot, None, &[0.5, 0.52, 0.51]),
             measured(Vmm::Qemu, None, &[2.0, 2.04, 2.08]),
         ]);
@@ -107,7 +117,12 @@ mod tests {
             "qemu 3 2.040 2.000 to 2.080 0.25 x 20.400 20.000 to 20.800 0.25 x n/a 64.0 MiB"
         );
         assert_eq!(lines[3].find("3.0 MiB").map(|at| at + 7), lines[4].find("n/a").map(|at| at + 3));
-        assert!(text.contains("  qemu      console=ttyS0, quiet\n"), "{text}");
+        assert!(text.contains("command line:\n  console=ttyS0, quiet\n"), "{text}");
+        results.configurations[0].cmdline.push('x');
+        let text = super::text(&results);
+        assert!(
+            text.contains("lines:\n  snowboot  console=ttyS0, quietx\n  qemu      console=ttyS0, quiet\n")
+        );
     }
 
     #[test]
