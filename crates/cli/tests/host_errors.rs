@@ -59,6 +59,11 @@ fn a_report_that_cannot_be_written_is_told_before_anything_starts() {
     let report = path(&files, "none/report.json");
     let ran = run_words(&["run", "--kernel", "k", "--kvm-device", "/nonexistent", "--report", &report]);
     assert_error(&ran, &["Cannot write the report", "its folder cannot be written to"]);
+    let timeline = ["run", "--kernel", "k", "--kvm-device", "/nonexistent", "--timeline-json", &report];
+    assert_error(&run_words(&timeline), &["Cannot write the report", "its folder cannot be written to"]);
+    let report = path(&files, "r.json");
+    let twice = ["run", "--kernel", "k", "--report", &report, "--timeline-json", &report];
+    assert_error(&run_words(&twice), &["Two reports are to be written to", "name a file for each"]);
     let ran = run_words(&["run", "--kernel", "k", "--report", "/dev/null"]);
     assert_error(&ran, &["Cannot write the report /dev/null: it is not a regular file"]);
 }

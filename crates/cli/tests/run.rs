@@ -46,6 +46,48 @@ fn every_end_of_a_guest_has_its_exit_status_and_its_words() {
 
 #[test]
 #[ignore = "needs KVM: run by cargo xtask test"]
+fn the_timeline_tells_when_the_boot_got_where() {
+    let guests = guests();
+    let file = path(&guests, "timeline.json");
+    let kernel = path(&guests, "marks");
+    let ran = run(&mut snowboot(["run", "--kernel", &kernel, "--timeline", "--timeline-json", &file]));
+    assert_eq!((ran.status, ran.out.as_str()), (0, "x\n"), "{ran:?}");
+    let (_, table) = ran.err.split_once("snowboot: boot timeline").unwrap();
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    let names = [
+        "process started",
+        "machine build began",
+        "guest memory ready",
+        "kernel loaded",
+        "guest entered",
+        "init started",
+        "mark 200",
+        "target reached",
+        "mark 16",
+        "first console output",
+    ];
+    assert_eq!(rows.len(), names.len(), "{}", ran.err);
+    for (row, name) in rows.iter().zip(names) {
+        assert!(row.starts_with(&format!("snowboot: {name}  ")), "{row}");
+    }
+    assert!(rows[0].ends_with(" 0.000       0.000"), "{}", rows[0]);
+
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(json["origin"], "process");
+    let phases = &json["phases"];
+    let at = |name: &str| phases[name].as_f64().unwrap_or_else(|| panic!("{name}: {json}"));
+    let reached = ["process_start", "build_began", "memory_ready", "kernel_loaded", "guest_entered"];
+    let by_guest = ["init_started", "target_reached", "console_output"];
+    assert!([&reached[..], &by_guest].concat().is_sorted_by_key(|name| at(name)), "{json}");
+    assert!(at("process_start") == 0.0 && at("build_began") > 0.0, "{json}");
+    assert!(phases["shell_started"].is_null(), "{json}");
+    let marks = json["marks"].as_array().unwrap();
+    assert_eq!(marks.iter().map(|mark| mark["mark"].as_u64().unwrap()).collect::<Vec<_>>(), [200, 16]);
+    assert!(marks[0]["at"].as_f64() <= phases["target_reached"].as_f64(), "{json}");
+}
+
+#[test]
+#[ignore = "needs KVM: run by cargo xtask test"]
 fn the_inputs_bytes_reach_the_guest_as_they_are() {
     let guests = guests();
     let mut command = snowboot(["run", "--kernel", &path(&guests, "echo")]);

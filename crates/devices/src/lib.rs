@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod boot_marks;
 mod config;
 pub mod console;
 pub mod entropy;

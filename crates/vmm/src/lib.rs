@@ -20,6 +20,7 @@ mod kvm;
 mod machine;
 mod memory;
 pub mod stats;
+mod timeline;
 pub mod toplevel;
 mod vcpu;
 
@@ -27,3 +28,4 @@ pub use arch::boot::{KernelCache, unpack_kernel};
 pub use error::Error;
 pub use machine::{Builder, EndCallback, Machine, Outcome};
 pub use memory::GUEST_MEMORY_PREFIX;
+pub use timeline::{MARKS_MAX, Mark, Phase, Timeline, process_start};

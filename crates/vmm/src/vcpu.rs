@@ -20,6 +20,7 @@ use crate::Error;
 use crate::kvm::{Exit, Kick, Vcpu};
 use crate::machine::{Outcome, Platform};
 use crate::stats::{ExitKind, VcpuCounter};
+use crate::timeline::{Phase, Timeline};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
@@ -36,6 +37,7 @@ pub(crate) struct Control {
     attention: AtomicBool,
     /// Written once, when the machine ends.
     ended: EventFd,
+    timeline: Timeline,
 }
 
 struct State {
@@ -54,13 +56,14 @@ struct Seat {
 }
 
 impl Control {
-    pub(crate) fn new() -> Result<Self, Error> {
+    pub(crate) fn new(timeline: Timeline) -> Result<Self, Error> {
         Ok(Self {
             state: Mutex::new(State { wanted: Wanted::Paused, parked: 0, seats: Vec::new(), outcome: None }),
             changed: Condvar::new(),
             attention: AtomicBool::new(true),
             ended: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
                 .map_err(Error::host("create an event file descriptor"))?,
+            timeline,
         })
     }
 
@@ -162,6 +165,11 @@ pub(crate) fn run(index: u8, processor: Processor, platform: &Arc<Platform>, con
         Ok(kick) => Occupied::new(index, kick, control),
         Err(error) => return control.end(Outcome::Fault(error.to_string())),
     };
+    // Every machine begins paused.
+    if !control.park() {
+        return;
+    }
+    control.timeline.reached(Phase::GuestEntered);
     loop {
         if control.attention.load(Ordering::Acquire) {
             if let Some(outcome) = come_to_rest(&mut vcpu, platform) {

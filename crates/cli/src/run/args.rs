@@ -66,6 +66,8 @@ pub(crate) struct Args {
     /// Write how the run went to FILE, as one JSON object
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) timeline: super::timeline::TimelineArgs,
 }
 
 fn after_help() -> String {
@@ -84,6 +86,7 @@ Examples:
   snowboot run ./result
   snowboot run ./result --memory 2G --cpus 2 --disk root.img,serial=root --cmdline systemd.log_level=debug
   snowboot run --kernel bzImage --initrd initrd --cmdline 'console=ttyS0 panic=1 init=/bin/sh'
+  snowboot run ./result --timeline --timeline-json timeline.json
   snowboot run ./result --disk data.img,create=512 --report report.json < /dev/null > console.log",
         exit::RUN_HELP
     )

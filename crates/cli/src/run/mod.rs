@@ -14,6 +14,7 @@ mod escape;
 mod input;
 pub(crate) mod signals;
 mod terminal;
+mod timeline;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use snowboot_network::Switch;
-use snowboot_vmm::{Builder, KernelCache, Machine, Outcome};
+use snowboot_vmm::{Builder, KernelCache, Machine, Outcome, Timeline};
 
 pub(crate) use self::args::{Args, DEFAULT_CMDLINE, boot_of_toplevel};
 use self::console::Console;
@@ -56,10 +57,15 @@ struct End {
     outcome: Outcome,
     signal: Option<i32>,
     elapsed: Duration,
+    timeline: Timeline,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let timeline = args.timeline.prepare()?;
     let destination = args.report.as_deref().map(Destination::prepare).transpose()?;
+    if let Some(timeline) = &timeline {
+        timeline.check_apart_from(destination.as_ref())?;
+    }
     let result = run_machine(args);
     if let Some(destination) = destination {
         let written = destination.write(&report(&result));
@@ -69,6 +75,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let end = result?;
     say::line(&format!("snowboot: {}", end.describe()));
+    if let Some(wanted) = timeline {
+        wanted.tell(&end.timeline)?;
+    }
     Ok(end.status().into())
 }
 
@@ -89,7 +98,7 @@ fn run_machine(args: &Args) -> Result<End> {
     if let Some(stats) = machine.stats() {
         say::line(stats.to_string().trim_end());
     }
-    Ok(End { outcome, signal, elapsed: start.elapsed() })
+    Ok(End { outcome, signal, elapsed: start.elapsed(), timeline: machine.timeline().clone() })
 }
 
 fn build(args: &Args, console: &Console) -> Result<Machine> {
@@ -229,7 +238,7 @@ mod tests {
     use super::*;
 
     fn end(outcome: Outcome, signal: Option<i32>) -> End {
-        End { outcome, signal, elapsed: Duration::from_millis(1250) }
+        End { outcome, signal, elapsed: Duration::from_millis(1250), timeline: Timeline::default() }
     }
 
     #[test]

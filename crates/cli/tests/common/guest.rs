@@ -38,6 +38,7 @@ pub(crate) fn guests() -> TempDir {
         ("fault", FAULT.to_vec()),
         ("forever", [print("up\r\n"), FOREVER.to_vec()].concat()),
         ("flood", FLOOD.to_vec()),
+        ("marks", [marks(&[1, 200, 4, 2, 1, 16]), print("x\n"), POWER_OFF.to_vec()].concat()),
         ("echo", [print("> "), ECHO.to_vec(), POWER_OFF.to_vec()].concat()),
     ] {
         fs::write(folder.path().join(name), elf(&code)).unwrap();
@@ -49,6 +50,15 @@ pub(crate) fn guests() -> TempDir {
 fn print(text: &str) -> Vec<u8> {
     let mut code = vec![0x66, 0xba, 0xf8, 0x03];
     code.extend(text.bytes().flat_map(|byte| [0xb0, byte, 0xee]));
+    code
+}
+
+/// Says how far it has come: `mov dx, 0x610`, and for each mark `mov al, mark; out dx, al`. Waits where nothing is read from
+/// there but ones: `in al, dx; inc al; jnz .`.
+fn marks(marks: &[u8]) -> Vec<u8> {
+    let mut code = vec![0x66, 0xba, 0x10, 0x06];
+    code.extend(marks.iter().flat_map(|mark| [0xb0, *mark, 0xee]));
+    code.extend([0xec, 0xfe, 0xc0, 0x75, 0xfe]);
     code
 }
 

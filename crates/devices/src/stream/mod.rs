@@ -5,6 +5,7 @@
 //! woken only when one waits, the device only when it was not told yet, and about room only when it had run out and
 //! half of the capacity is free again. The stream must never lose or reorder a byte while both ends are there.
 
+mod first_output;
 mod programs;
 mod ring;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use self::first_output::FirstOutput;
 pub use self::programs::HostView;
 use self::programs::Programs;
 use self::ring::Ring;
@@ -33,6 +35,7 @@ pub fn pair(capacity: usize) -> io::Result<(HostEnd, DeviceEnd)> {
             host_open: true,
             device_open: true,
             programs: Programs::default(),
+            first_output: FirstOutput::default(),
             told: false,
             wants_room: false,
             readers: 0,
@@ -144,12 +147,19 @@ impl DeviceEnd {
         limit: usize,
     ) -> io::Result<usize> {
         if !state.host_open {
-            return discard(source, limit);
+            let moved = discard(source, limit)?;
+            if moved > 0 {
+                state.first_output.came();
+            }
+            return Ok(moved);
         }
         let before = state.to_host.len();
         let moved = state.to_host.fill_from(source, limit);
-        if state.readers > 0 && state.to_host.len() > before {
-            self.shared.readable.notify_all();
+        if state.to_host.len() > before {
+            state.first_output.came();
+            if state.readers > 0 {
+                self.shared.readable.notify_all();
+            }
         }
         state.wants_room |= state.to_host.room() == 0;
         moved
@@ -222,6 +232,7 @@ struct State {
     host_open: bool,
     device_open: bool,
     programs: Programs,
+    first_output: FirstOutput,
     /// The descriptor was signalled and the device has not drained it yet.
     told: bool,
     /// The device left a full ring behind and waits for room.

@@ -129,3 +129,19 @@ fn many_bytes_cross_a_small_stream_intact() {
     sent.join().unwrap();
     echo.join().unwrap();
 }
+
+#[test]
+fn the_first_output_is_told_once_also_when_nobody_reads_it() {
+    for is_read in [true, false] {
+        let (host, device) = pair(8).unwrap();
+        let host = is_read.then_some(host);
+        let (sender, told) = std::sync::mpsc::channel();
+        device.on_first_output(Box::new(move || sender.send(()).unwrap()));
+        device.write_from(&mut &b""[..], 8).unwrap();
+        assert!(told.try_recv().is_err());
+        device.write_from(&mut &b"a"[..], 8).unwrap();
+        device.write_from(&mut &b"b"[..], 8).unwrap();
+        assert_eq!(told.iter().count(), 1, "read {is_read}");
+        drop(host);
+    }
+}

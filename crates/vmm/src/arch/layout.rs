@@ -73,6 +73,9 @@ pub(crate) mod port {
     pub(crate) const COM1: u64 = 0x3f8;
     /// ACPI sleep control, sleep status and reset registers.
     pub(crate) const POWER: u64 = 0x600;
+    /// Where a guest says how far its boot has come (`docs/timeline.md`, which names the port). Apart from 0x604, where
+    /// kernels that know only QEMU power off. No ACPI resource claims it: nothing but its user knows of it.
+    pub(crate) const BOOT_MARKS: u64 = 0x610;
     /// PCI configuration address and data.
     pub(crate) const PCI_CONFIG: u64 = 0xcf8;
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use snowboot_bus::GuestMemory;
 use snowboot_config::{DiskConfig, MachineConfig};
 use snowboot_devices::block::{Block, Disk, Options, SerialNumber};
+use snowboot_devices::boot_marks::{self, BootMarks};
 use snowboot_devices::console::{Console, ConsoleControl, PortEnd};
 use snowboot_devices::entropy::Entropy;
 use snowboot_devices::i8042::I8042;
@@ -24,6 +25,7 @@ use super::{Handles, Machine};
 use crate::arch::{acpi, boot, cpuid, layout, regs};
 use crate::kvm::{Kvm, Vm};
 use crate::stats::Counters;
+use crate::timeline::{Phase, Timeline};
 use crate::vcpu::Processor;
 use crate::{Error, KernelCache, host, memory};
 
@@ -116,6 +118,8 @@ impl Builder {
     /// # Errors
     /// When KVM, a file or memory is not to be had; the text says which, why, and what to do.
     pub fn build(self) -> Result<Machine, Error> {
+        let timeline = Timeline::default();
+        timeline.reached(Phase::BuildBegan);
         if self.ports.len() != self.config.nics.len() {
             return Err(Error::Config(format!(
                 "{} has {} network cards, but {} switch ports to plug them into",
@@ -127,18 +131,22 @@ impl Builder {
         let kvm = Kvm::open(&self.kvm_device)?;
         kvm.check_vcpus(self.config.vcpus.get())?;
         let memory = memory::allocate(&self.config.name, self.config.memory)?;
+        timeline.reached(Phase::MemoryReady);
         let entry = load(&memory, &self.config, &self.kernels)?;
+        timeline.reached(Phase::KernelLoaded);
         let vm = kvm.create_vm(memory.clone())?;
         let mut counters = self.count_exits.then(Counters::default);
         let vcpus = create_vcpus(&kvm, &vm, self.config.vcpus.get(), entry, counters.as_mut())?;
         let mut platform = Platform::new(Arc::clone(&vm), memory)?;
-        let serial = attach_legacy(&platform, &vm, self.serial)?;
+        let serial = attach_legacy(&platform, &vm, timeline.watch_output(self.serial))?;
+        attach_boot_marks(&platform, timeline.clone())?;
+        self.consoles.iter().for_each(|console| timeline.watch_stream(console));
         let console = attach_consoles(&mut platform, self.consoles, self.channels)?;
         attach_disks(&mut platform, &self.config.disks)?;
         let nics = attach_nics(&mut platform, &self.config, self.ports)?;
         attach_entropy(&mut platform)?;
         let power_button = vm.irq_line(layout::gsi::POWER_BUTTON)?;
-        let handles = Handles { serial, power_button, nics, console };
+        let handles = Handles { serial, power_button, nics, console, timeline };
         Machine::assembled(self.config.name, platform, vcpus, handles, counters)
     }
 }
@@ -185,6 +193,12 @@ fn attach_legacy(platform: &Platform, vm: &Vm, output: Box<dyn Write + Send>) ->
     platform.add_ports(layout::port::I8042, 5, I8042::new())?;
     platform.add_ports(layout::port::POWER, power::REGISTERS, SleepControl::new())?;
     Ok(input)
+}
+
+/// Where the guest says how far its boot has come.
+fn attach_boot_marks(platform: &Platform, timeline: Timeline) -> Result<(), Error> {
+    let marks = BootMarks::new(Box::new(move |mark| timeline.told(mark)));
+    platform.add_ports(layout::port::BOOT_MARKS, boot_marks::REGISTERS, marks)
 }
 
 fn attach_consoles(

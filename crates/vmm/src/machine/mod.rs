@@ -28,6 +28,7 @@ pub(crate) use self::platform::Platform;
 use crate::Error;
 use crate::io::EventLoop;
 use crate::stats::{Counters, Stats};
+use crate::timeline::Timeline;
 use crate::vcpu::{self, Control, Processor};
 
 /// How a machine ended.
@@ -77,6 +78,7 @@ pub(crate) struct Handles {
     pub(crate) power_button: Arc<dyn IrqLine>,
     pub(crate) nics: Vec<NetControl>,
     pub(crate) console: Option<ConsoleControl>,
+    pub(crate) timeline: Timeline,
 }
 
 /// What is shared with the machine's supervising thread.
@@ -144,7 +146,7 @@ impl Machine {
         let phase = Phase::Built { vcpus, platform: Arc::new(platform) };
         let stage = Stage { phase, supervisor: None, callbacks: Vec::new() };
         let life = Arc::new(Life { stage: Mutex::new(stage), changed: Condvar::new() });
-        let control = Arc::new(Control::new()?);
+        let control = Arc::new(Control::new(handles.timeline.clone())?);
         Ok(Self { name, control, life, paused: Mutex::new(false), handles, counters })
     }
 
@@ -306,6 +308,12 @@ impl Machine {
         if let Some(console) = &self.handles.console {
             console.resize(port, columns, rows);
         }
+    }
+
+    /// How far its boot has come, and when.
+    #[must_use]
+    pub fn timeline(&self) -> &Timeline {
+        &self.handles.timeline
     }
 
     /// Waits for the machine's end; `None` when `timeout` passed first.
