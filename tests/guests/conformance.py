@@ -67,6 +67,7 @@ with trying("vlans", "vlan1", "os"):
 
 with trying("start_all", "booted", "connected", "is_up"):
     t.assertFalse(machine.booted or machine.connected or machine.is_up())
+    refused(MachineError, machine.boot_timeline, "machine", "never started")
     start_all()
     start_all()
     t.assertTrue(machine.booted and peer_node.booted)
@@ -85,6 +86,22 @@ with trying("connect", "wait_for_unit", "start"):
     machine.succeed("systemctl stop slow.service")
     mistaken(lambda: machine.wait_for_unit(None), lambda: machine.wait_for_unit("x.service", timeout=True),
              lambda: machine.wait_for_unit("x.service", timeout="5"), lambda: machine.wait_for_unit(["a"]))
+
+with trying("boot_timeline"):
+    # Until it has, systemd does not tell when it had reached the target.
+    machine.execute("systemctl is-system-running --wait")
+    boot = machine.boot_timeline()
+    phases = ["memory_ready", "kernel_loaded", "guest_entered", "console_output", "init_started", "shell_ready", "first_answer"]
+    reached = [getattr(boot, name) for name in phases]
+    t.assertEqual(reached, sorted(reached))
+    t.assertLess(boot.init_started, boot.guest_clock + boot.systemd["userspace"])
+    t.assertLess(boot.systemd["units_load_finish"], boot.systemd["finish"])
+    t.assertLess(boot.guest_clock + boot.systemd["userspace"], boot.shell_ready)
+    t.assertAlmostEqual(boot.target_reached, boot.guest_clock + boot.systemd["finish"])
+    t.assertEqual((boot.marks, boot.initcalls), ((), ()))
+    machine.succeed("printf '\\020\\377' | dd of=/dev/port bs=1 count=1 seek=1552 conv=notrunc status=none")
+    t.assertEqual([mark.number for mark in machine.boot_timeline().marks], [16])
+    mistaken(lambda: machine.boot_timeline(5))
 
 with trying("execute"):
     t.assertEqual(machine.execute("echo a; exit 42"), (42, "a\n"))
@@ -360,6 +377,7 @@ with trying("crash", "shutdown", "wait_for_shutdown", "reboot"):
     machine.reboot()
     t.assertFalse(machine.connected)
     machine.fail("test -e /run/before")
+    t.assertEqual(machine.boot_timeline().marks, ())
     machine.execute("poweroff >&2 &", check_output=False)
     machine.wait_for_shutdown(timeout=300)
     machine.shutdown()

@@ -80,7 +80,7 @@ fn the_timeline_tells_when_the_boot_got_where() {
     let by_guest = ["init_started", "target_reached", "console_output"];
     assert!([&reached[..], &by_guest].concat().is_sorted_by_key(|name| at(name)), "{json}");
     assert!(at("process_start") == 0.0 && at("build_began") > 0.0, "{json}");
-    assert!(phases["shell_started"].is_null(), "{json}");
+    assert_eq!(phases.as_object().unwrap().len(), reached.len() + by_guest.len(), "{json}");
     let marks = json["marks"].as_array().unwrap();
     assert_eq!(marks.iter().map(|mark| mark["mark"].as_u64().unwrap()).collect::<Vec<_>>(), [200, 16]);
     assert!(marks[0]["at"].as_f64() <= phases["target_reached"].as_f64(), "{json}");

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::timeline::BootTimeline;
+
 /// How much an event matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -94,6 +96,13 @@ pub enum Step {
     },
     /// Its shell answers.
     Shell,
+    /// Its shell answers for the first time since it was started: how the boot went up to there.
+    Booted {
+        /// Since it was started, at this moment.
+        after: Duration,
+        /// As far as it is known without asking the guest.
+        timeline: Box<BootTimeline>,
+    },
     /// It no longer runs.
     Ended {
         /// How that came, in words: `powered off`.

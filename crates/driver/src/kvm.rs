@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use snowboot_config::{BootConfig, MacAddress, MachineConfig, NicConfig, NodeConfig};
 use snowboot_devices::stream::{self, HostEnd};
 use snowboot_network::{Port, Switch};
-use snowboot_vmm::{Builder, KernelCache, Machine, toplevel};
+use snowboot_vmm::{Builder, KernelCache, Machine, Phase, Timeline, toplevel};
 
 use crate::console::ConsoleWriter;
 use crate::control::lock;
 use crate::memory;
-use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Port as FilePort, Vm};
+use crate::vm::{
+    BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Port as FilePort, TellTimes, Vm, VmTimes,
+};
 
 /// Bytes that the shell's channel holds each way. More than one page of answers, so that a guest writes on while the
 /// host's thread is being woken.
@@ -62,6 +64,11 @@ impl Launcher for KvmLauncher {
         serial: ConsoleWriter,
     ) -> Result<Launched, BoxError> {
         let (host, device) = stream::pair(SHELL_BUFFER)?;
+        let shell_output = Arc::new(OnceLock::new());
+        let spoke = shell_output.clone();
+        device.on_first_output(Box::new(move || {
+            spoke.get_or_init(Instant::now);
+        }));
         let (files, files_device) = stream::pair(FILES_BUFFER)?;
         let mut builder = Builder::new(machine_config(name, number, node)?)
             .kvm_device(&self.kvm_device)
@@ -73,8 +80,10 @@ impl Launcher for KvmLauncher {
             let index: u32 = index;
             builder = builder.plug(self.port(*vlan, &format!("{name}:eth{index}")));
         }
-        let vm = Arc::new(KvmVm(builder.build()?));
-        Ok(Launched { vm, shell: Arc::new(HostChannel(host)), files: Arc::new(HostChannel(files)) })
+        let machine = builder.build()?;
+        let times = tell_times(machine.timeline().clone(), shell_output);
+        let (shell, files) = (Arc::new(HostChannel(host)), Arc::new(HostChannel(files)));
+        Ok(Launched { vm: Arc::new(KvmVm(machine)), shell, files, times })
     }
 
     fn guest_resident(&self) -> Option<u64> {
@@ -100,6 +109,20 @@ fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineCo
         vcpus: node.vcpus,
         disks: node.disks.clone(),
         nics: node.vlans.iter().map(nic).collect(),
+    })
+}
+
+fn tell_times(timeline: Timeline, shell_output: Arc<OnceLock<Instant>>) -> TellTimes {
+    Arc::new(move || VmTimes {
+        memory_ready: timeline.at(Phase::MemoryReady),
+        kernel_loaded: timeline.at(Phase::KernelLoaded),
+        guest_entered: timeline.at(Phase::GuestEntered),
+        console_output: timeline.at(Phase::ConsoleOutput),
+        shell_output: shell_output.get().copied(),
+        init_started: timeline.at(Phase::InitStarted),
+        target_reached: timeline.at(Phase::TargetReached),
+        marks: timeline.marks().into_iter().map(|mark| (mark.number, mark.at)).collect(),
+        marks_dropped: timeline.marks_dropped(),
     })
 }
 

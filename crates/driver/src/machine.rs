@@ -23,6 +23,7 @@ use crate::event::{Level, Step};
 use crate::log::{Block, Logger};
 use crate::report::MachineReport;
 use crate::shell::{Link, Shell, ShellError};
+use crate::timeline::Boot;
 use crate::vm::{Channel, Launched, Launcher, Outcome, Port, Vm};
 
 /// How long a machine may take from its start to its shell. Upstream allows ten times 30 s.
@@ -63,6 +64,8 @@ struct Life {
     started: Option<Instant>,
     shell_after: Option<Duration>,
     last_outcome: Option<Outcome>,
+    /// How the boot of its last start went.
+    boot: Option<Arc<Boot>>,
     /// How it was started.
     allow_reboot: bool,
     /// Why it did not come back from a reset.
@@ -77,6 +80,7 @@ struct Running {
     shell: Arc<Mutex<Shell>>,
     files: Arc<dyn Port>,
     serial: ConsoleWriter,
+    boot: Arc<Boot>,
     /// Whether its end is among the power events.
     end_told: Arc<AtomicBool>,
 }
@@ -178,6 +182,7 @@ impl MachineHandle {
             life.shell_after = None;
             life.connected = false;
             life.running = Some(running.clone());
+            life.boot = Some(running.boot.clone());
             life.allow_reboot = how.allow_reboot;
             life.no_reboot = None;
         }
@@ -186,6 +191,11 @@ impl MachineHandle {
             self.forget(&running);
             self.trouble_because("cannot be started", error)
         })
+    }
+
+    /// How the boot of its last start went, if it was started.
+    pub(crate) fn boot(&self) -> Option<Arc<Boot>> {
+        lock(&self.0.life).boot.clone()
     }
 
     fn note(&self, step: Step) {
@@ -201,8 +211,9 @@ impl MachineHandle {
 
     /// The same with a console that may have been written to.
     fn launch_on(&self, serial: ConsoleWriter) -> Result<Running, Error> {
+        let began = Instant::now();
         let launched = self.0.launcher.launch(self.name(), self.0.number, &self.0.node, serial.clone());
-        let Launched { vm, shell: channel, files } = launched.map_err(|error| {
+        let Launched { vm, shell: channel, files, times } = launched.map_err(|error| {
             serial.end();
             self.trouble_because("cannot be started", error)
         })?;
@@ -218,12 +229,15 @@ impl MachineHandle {
         }));
         // Building takes time, in which the run may have ended.
         self.0.control.check_ended()?;
+        let shell = Shell::new();
+        let boot = Arc::new(Boot::new(began, times, shell.first_answer()));
         Ok(Running {
             vm,
             channel,
-            shell: Arc::new(Mutex::new(Shell::new())),
+            shell: Arc::new(Mutex::new(shell)),
             files,
             serial,
+            boot,
             end_told: Arc::default(),
         })
     }
@@ -256,6 +270,7 @@ impl MachineHandle {
         }
         let _block = self.nested("waiting for the VM to finish booting");
         let (running, chatter) = self.shell_greeting()?;
+        let is_first = running.boot.shell_greeted(chatter.is_empty());
         for line in chatter {
             self.log(&format!("guest shell says: {line}"));
         }
@@ -267,6 +282,9 @@ impl MachineHandle {
             took
         };
         self.note(Step::Shell);
+        if is_first {
+            self.note(running.boot.step());
+        }
         self.log(&format!("connected to its root shell {:.2} s after its start", took.as_secs_f64()));
         Ok(())
     }

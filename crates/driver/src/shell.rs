@@ -13,6 +13,7 @@ mod link;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -115,6 +116,7 @@ pub(crate) struct Shell {
     lost: Option<String>,
     answer_cap: usize,
     grace: Duration,
+    first_answer: Arc<OnceLock<Instant>>,
 }
 
 impl Shell {
@@ -127,7 +129,13 @@ impl Shell {
             lost: None,
             answer_cap: ANSWER_CAP,
             grace: GRACE,
+            first_answer: Arc::default(),
         }
+    }
+
+    /// When the first command was answered, if one was.
+    pub(crate) fn first_answer(&self) -> Arc<OnceLock<Instant>> {
+        self.first_answer.clone()
     }
 
     /// Waits for the greeting; returns the lines that came before it.
@@ -221,6 +229,7 @@ impl Shell {
             }
             line => line?,
         };
+        self.first_answer.get_or_init(Instant::now);
         let output = decode(&line).ok_or_else(|| {
             let shown = shown(&line);
             self.lose(format!(

@@ -20,7 +20,7 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::options::Options;
 use crate::shell::GREETING;
-use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Vm};
+use crate::vm::{BoxError, Channel, EndCallback, Launched, Launcher, Outcome, TellTimes, Vm, VmTimes};
 
 /// A run of fake machines with these names, and without a log.
 ///
@@ -40,7 +40,8 @@ pub fn driver(machines: &[&str]) -> Result<Driver, Error> {
 /// has no netcat, one with `deaf-nc` a netcat that gets no answer, and one with `unix-nc` a netcat that looks for files;
 /// one with `no-tar` has no tar, one with `no-port` no channel for files, and one with `bad-unit` a systemd whose units
 /// have all failed; one with `slow-systemd` has a systemd that takes half a second and whose units are active when there
-/// is a file of their name, without its end; one with `stage-1` greets again when it is told to isolate a unit.
+/// is a file of their name, without its end; one with `stage-1` greets again when it is told to isolate a unit; one with `marks`
+/// says that its init and its userland are there, and makes the mark 20 twice, when it starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FakeLauncher;
 
@@ -63,8 +64,24 @@ impl Launcher for FakeLauncher {
             changed: Condvar::new(),
         });
         let files = Arc::new(FakePort::new(!cmdline.contains("no-port")));
-        Ok(Launched { vm: Arc::new(FakeVm(fake.clone())), shell: Arc::new(FakeShell(fake)), files })
+        let times = tell_times(fake.clone(), cmdline.contains("marks"));
+        Ok(Launched { vm: Arc::new(FakeVm(fake.clone())), shell: Arc::new(FakeShell(fake)), files, times })
     }
+}
+
+/// A fake has no VMM: it is entered when its bash is started.
+fn tell_times(fake: Arc<Fake>, has_marks: bool) -> TellTimes {
+    Arc::new(move || {
+        let entered = lock(&fake.state).entered;
+        let marked = entered.filter(|_| has_marks);
+        VmTimes {
+            guest_entered: entered,
+            init_started: marked,
+            target_reached: marked,
+            marks: marked.map(|at| vec![(20, at), (20, at)]).unwrap_or_default(),
+            ..VmTimes::default()
+        }
+    })
 }
 
 /// A line of bash that makes it a guest.
@@ -135,6 +152,7 @@ struct State {
     received: VecDeque<u8>,
     outcome: Option<Outcome>,
     callbacks: Vec<EndCallback>,
+    entered: Option<Instant>,
 }
 
 impl Fake {
@@ -191,6 +209,7 @@ impl Vm for FakeVm {
         writeln!(stdin, "{}", self.0.prelude)?;
         let mut state = lock(&self.0.state);
         state.child = Some(child);
+        state.entered = Some(Instant::now());
         state.stdin = Some(stdin);
         drop(state);
         let fake = self.0.clone();

@@ -3,6 +3,7 @@
 mod power;
 mod reports;
 mod starting;
+mod timeline;
 mod trouble;
 mod waits;
 

@@ -120,6 +120,32 @@ pub trait Port: Channel {
     fn find(&self) -> String;
 }
 
+/// When a machine got where on its way to a running userland, as its VMM saw it.
+#[derive(Clone, Debug, Default)]
+pub struct VmTimes {
+    /// Guest memory was there.
+    pub memory_ready: Option<Instant>,
+    /// Kernel, initrd and tables were in it.
+    pub kernel_loaded: Option<Instant>,
+    /// A vCPU entered the guest for the first time.
+    pub guest_entered: Option<Instant>,
+    /// The guest's first byte on a console.
+    pub console_output: Option<Instant>,
+    /// The guest's first byte on its shell's channel.
+    pub shell_output: Option<Instant>,
+    /// Its first program ran, as it said itself.
+    pub init_started: Option<Instant>,
+    /// Its userland was up, as it said itself.
+    pub target_reached: Option<Instant>,
+    /// Its own marks in their order.
+    pub marks: Vec<(u8, Instant)>,
+    /// How many more of them there were.
+    pub marks_dropped: u64,
+}
+
+/// Tells a machine's times, also when it is gone.
+pub type TellTimes = Arc<dyn Fn() -> VmTimes + Send + Sync>;
+
 /// A machine that has been built and not yet started.
 pub struct Launched {
     /// The machine.
@@ -128,6 +154,8 @@ pub struct Launched {
     pub shell: Arc<dyn Channel>,
     /// What files go through.
     pub files: Arc<dyn Port>,
+    /// How far its boot has come.
+    pub times: TellTimes,
 }
 
 impl fmt::Debug for Launched {

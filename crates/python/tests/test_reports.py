@@ -82,9 +82,15 @@ class Whole(Reports):
         lives = [(it["event"], it.get("start"), it.get("outcome")) for it in events if it.get("machine") == "a"
                  and it["event"].startswith("machine-")]
         stopped = ("machine-end", None, "was stopped by the driver")
-        shell = ("machine-shell", None, None)
+        shell = [("machine-shell", None, None), ("machine-timeline", None, None)]
         self.assertEqual(
-            lives, [("machine-start", 1, None), shell, stopped, ("machine-start", 2, None), shell, stopped])
+            lives, [("machine-start", 1, None), *shell, stopped, ("machine-start", 2, None), *shell, stopped])
+        boots = [it for it in events if it["event"] == "machine-timeline" and it["machine"] == "a"]
+        for boot in boots:
+            phases = boot["phases"]
+            self.assertLess(phases["guest_entered"], phases["shell_ready"])
+            self.assertLessEqual(phases["shell_ready"], boot["seconds"])
+            self.assertIsNone(phases["first_answer"])
         blocks = {it["id"]: it for it in events if it["event"] == "block-begin"}
         inner = next(it for it in blocks.values() if it["text"] == "inner")
         self.assertEqual((inner["subtest"], blocks[inner["parent"]]["text"]), (True, "outer"))

@@ -18,8 +18,6 @@ pub const MARKS_MAX: usize = 1024;
 const INIT_STARTED: u8 = 1;
 /// The mark that tells of [`Phase::TargetReached`].
 const TARGET_REACHED: u8 = 2;
-/// The mark that tells of [`Phase::ShellStarted`].
-const SHELL_STARTED: u8 = 3;
 /// From here on marks mean what the guest's author wants. Those between are kept for later phases.
 const FIRST_FREE: u8 = 16;
 
@@ -41,13 +39,11 @@ pub enum Phase {
     InitStarted,
     /// Its userland is up, as it says itself.
     TargetReached,
-    /// Its root shell for a test driver is about to be there, as it says itself.
-    ShellStarted,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::BuildBegan,
         Self::MemoryReady,
         Self::KernelLoaded,
@@ -55,7 +51,6 @@ impl Phase {
         Self::ConsoleOutput,
         Self::InitStarted,
         Self::TargetReached,
-        Self::ShellStarted,
     ];
 
     /// Its name in reports: `kernel_loaded`.
@@ -69,7 +64,6 @@ impl Phase {
             Self::ConsoleOutput => "console_output",
             Self::InitStarted => "init_started",
             Self::TargetReached => "target_reached",
-            Self::ShellStarted => "shell_started",
         }
     }
 }
@@ -113,7 +107,6 @@ impl Timeline {
         match mark {
             INIT_STARTED => self.reached(Phase::InitStarted),
             TARGET_REACHED => self.reached(Phase::TargetReached),
-            SHELL_STARTED => self.reached(Phase::ShellStarted),
             FIRST_FREE.. => self.keep(mark),
             _ => {}
         }
@@ -238,7 +231,7 @@ mod tests {
     #[test]
     fn low_marks_are_phases_and_high_ones_are_kept_in_order() {
         let timeline = Timeline::default();
-        for mark in [0, 1, 255, 16, 2, 4, 15, 16, 3] {
+        for mark in [0, 1, 255, 16, 2, 3, 15, 16] {
             timeline.told(mark);
         }
         let numbers: Vec<u8> = timeline.marks().iter().map(|mark| mark.number).collect();
@@ -246,9 +239,9 @@ mod tests {
         let at = |phase| timeline.at(phase).unwrap();
         assert!(at(Phase::InitStarted) <= timeline.marks()[0].at);
         assert!(timeline.marks()[1].at <= at(Phase::TargetReached));
-        assert!(timeline.marks()[2].at <= at(Phase::ShellStarted));
+        assert!(at(Phase::TargetReached) <= timeline.marks()[2].at);
         let known = Phase::ALL.iter().filter(|phase| timeline.at(**phase).is_some()).count();
-        assert_eq!(known, 3);
+        assert_eq!(known, 2);
     }
 
     #[test]

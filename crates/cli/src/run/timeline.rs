@@ -85,7 +85,6 @@ fn words(phase: Phase) -> &'static str {
         Phase::ConsoleOutput => "first console output",
         Phase::InitStarted => "init started",
         Phase::TargetReached => "target reached",
-        Phase::ShellStarted => "shell started",
         _ => phase.name(),
     }
 }

@@ -136,12 +136,14 @@ fn the_first_output_is_told_once_also_when_nobody_reads_it() {
         let (host, device) = pair(8).unwrap();
         let host = is_read.then_some(host);
         let (sender, told) = std::sync::mpsc::channel();
+        let other = sender.clone();
         device.on_first_output(Box::new(move || sender.send(()).unwrap()));
+        device.on_first_output(Box::new(move || other.send(()).unwrap()));
         device.write_from(&mut &b""[..], 8).unwrap();
         assert!(told.try_recv().is_err());
         device.write_from(&mut &b"a"[..], 8).unwrap();
         device.write_from(&mut &b"b"[..], 8).unwrap();
-        assert_eq!(told.iter().count(), 1, "read {is_read}");
+        assert_eq!(told.iter().count(), 2, "each hook once, read {is_read}");
         drop(host);
     }
 }

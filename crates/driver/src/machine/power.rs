@@ -183,6 +183,7 @@ impl MachineHandle {
                 return;
             }
             life.connected = false;
+            life.boot = Some(new.boot.clone());
             life.running.replace(new.clone())
         };
         lock(&self.0.power.state).paused = false;

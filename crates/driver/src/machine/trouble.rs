@@ -92,7 +92,7 @@ impl MachineHandle {
         Error::CheckFailed(Box::new(Failure { output: Some(text), ..self.failure(message, None) }))
     }
 
-    pub(super) fn trouble(&self, message: &str) -> Error {
+    pub(crate) fn trouble(&self, message: &str) -> Error {
         Error::Machine { failure: Box::new(self.failure(message, None)), source: None }
     }
 

@@ -200,7 +200,7 @@ mod tests {
     fn the_page_holds_every_event_and_names_no_other_place() {
         let page = written(&Story::whole());
         let data = data(&page);
-        assert_eq!(data["rows"].as_array().unwrap().len(), 14);
+        assert_eq!(data["rows"].as_array().unwrap().len(), 15);
         assert_eq!(
             (&data["rows"][3]["text"], &data["schema"]),
             (&"[    0.0] <Linux>".into(), &SCHEMA.into())

@@ -88,6 +88,7 @@ mod tests {
                 "machine-start",
                 "console",
                 "machine-shell",
+                "machine-timeline",
                 "block-begin",
                 "line",
                 "block-end",
@@ -101,10 +102,14 @@ mod tests {
         );
         assert_eq!((&rows[0]["schema"], &rows[0]["name"]), (&SCHEMA.into(), &"a test".into()));
         assert_eq!((&rows[3]["at"], &rows[3]["time"]), (&0.03.into(), &"1970-01-01T00:00:00.030000Z".into()));
-        assert_eq!((&rows[5]["parent"], &rows[6]["block"]), (&rows[1]["id"], &rows[5]["id"]));
-        assert_eq!((&rows[7]["failure"], &rows[7]["seconds"]), (&"no".into(), &1.234.into()));
-        assert_eq!((&rows[13]["passed"], &rows[13]["status"]), (&false.into(), &1.into()));
-        assert_eq!((&rows[13]["error"]["type"], &rows[13]["error"]["line"]), (&"E".into(), &3.into()));
+        assert_eq!((&rows[6]["parent"], &rows[7]["block"]), (&rows[1]["id"], &rows[6]["id"]));
+        assert_eq!((&rows[8]["failure"], &rows[8]["seconds"]), (&"no".into(), &1.234.into()));
+        let booted = &rows[5];
+        assert_eq!((&booted["seconds"], &booted["phases"]["guest_entered"]), (&0.021.into(), &0.005.into()));
+        assert!(booted["phases"]["init_started"].is_null(), "{booted}");
+        assert_eq!((&booted["marks"][0]["mark"], &booted["marks"][0]["at"]), (&20.into(), &0.015.into()));
+        assert_eq!((&rows[14]["passed"], &rows[14]["status"]), (&false.into(), &1.into()));
+        assert_eq!((&rows[14]["error"]["type"], &rows[14]["error"]["line"]), (&"E".into(), &3.into()));
     }
 
     /// Kind and keys.

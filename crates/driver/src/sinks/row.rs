@@ -1,5 +1,6 @@
 //! Events as JSON objects, for the JSON lines and the HTML page. `docs/reports.md` describes every field.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -7,6 +8,7 @@ use serde::Serialize;
 
 use crate::event::{Event, Record, RunError, Step};
 use crate::sinks::SCHEMA;
+use crate::timeline::BootTimeline;
 
 /// An event with its times.
 #[derive(Serialize)]
@@ -21,17 +23,71 @@ pub(crate) struct Row<'a> {
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum What<'a> {
-    RunBegin { schema: u32, version: &'a str, name: Option<&'a str>, machines: Vec<&'a str> },
-    BlockBegin { id: u64, parent: Option<u64>, subtest: bool, machine: Option<&'a str>, text: &'a str },
-    BlockEnd { id: u64, seconds: f64, failure: Option<&'a str> },
-    Line { level: &'a str, machine: Option<&'a str>, block: Option<u64>, text: &'a str },
-    Console { machine: &'a str, text: &'a str },
-    MachineStart { machine: &'a str, start: u32 },
-    MachineShell { machine: &'a str },
-    MachineEnd { machine: &'a str, outcome: &'a str },
-    MachineLink { machine: &'a str, up: bool },
-    ScriptEnd { error: Option<&'a RunError> },
-    RunEnd { passed: bool, status: i32, error: Option<&'a RunError> },
+    RunBegin {
+        schema: u32,
+        version: &'a str,
+        name: Option<&'a str>,
+        machines: Vec<&'a str>,
+    },
+    BlockBegin {
+        id: u64,
+        parent: Option<u64>,
+        subtest: bool,
+        machine: Option<&'a str>,
+        text: &'a str,
+    },
+    BlockEnd {
+        id: u64,
+        seconds: f64,
+        failure: Option<&'a str>,
+    },
+    Line {
+        level: &'a str,
+        machine: Option<&'a str>,
+        block: Option<u64>,
+        text: &'a str,
+    },
+    Console {
+        machine: &'a str,
+        text: &'a str,
+    },
+    MachineStart {
+        machine: &'a str,
+        start: u32,
+    },
+    MachineShell {
+        machine: &'a str,
+    },
+    MachineTimeline {
+        machine: &'a str,
+        seconds: f64,
+        phases: BTreeMap<&'a str, Option<f64>>,
+        marks: Vec<MarkRow>,
+        marks_dropped: u64,
+    },
+    MachineEnd {
+        machine: &'a str,
+        outcome: &'a str,
+    },
+    MachineLink {
+        machine: &'a str,
+        up: bool,
+    },
+    ScriptEnd {
+        error: Option<&'a RunError>,
+    },
+    RunEnd {
+        passed: bool,
+        status: i32,
+        error: Option<&'a RunError>,
+    },
+}
+
+/// A mark that a guest made of its own.
+#[derive(Serialize)]
+struct MarkRow {
+    mark: u8,
+    at: f64,
 }
 
 impl<'a> Row<'a> {
@@ -89,8 +145,20 @@ impl<'a> What<'a> {
         match step {
             Step::Starting { start } => Self::MachineStart { machine, start: *start },
             Step::Shell => Self::MachineShell { machine },
+            Step::Booted { after, timeline } => Self::booted(machine, *after, timeline),
             Step::Ended { outcome } => Self::MachineEnd { machine, outcome },
             Step::Link { up } => Self::MachineLink { machine, up: *up },
+        }
+    }
+
+    fn booted(machine: &'a str, after: Duration, timeline: &BootTimeline) -> Self {
+        let marks = timeline.marks.iter().map(|mark| MarkRow { mark: mark.number, at: seconds(mark.at) });
+        Self::MachineTimeline {
+            machine,
+            seconds: seconds(after),
+            phases: timeline.phases().into_iter().map(|(name, at)| (name, at.map(seconds))).collect(),
+            marks: marks.collect(),
+            marks_dropped: timeline.marks_dropped,
         }
     }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::{BlockInfo, Level, Record, Step};
+use crate::timeline::{BootMark, BootTimeline};
 
 /// Events, 10 ms apart.
 #[derive(Default)]
@@ -31,6 +32,7 @@ impl Story {
         story.step(Step::Starting { start: 1 });
         story.console("server", "[    0.0] <Linux>");
         story.step(Step::Shell);
+        story.step(booted());
         story.add(Event::Begin(inner.clone()));
         story.line(Level::Warning, Some(&inner), "odd");
         story.end(&inner, Some("no"));
@@ -77,6 +79,17 @@ impl Story {
         self.records.iter().for_each(|record| sink.record(record));
         sink.flush();
     }
+}
+
+/// How a machine's boot went that has made a mark.
+fn booted() -> Step {
+    let timeline = BootTimeline {
+        guest_entered: Some(Duration::from_millis(5)),
+        shell_ready: Some(Duration::from_millis(20)),
+        marks: vec![BootMark { number: 20, at: Duration::from_millis(15) }],
+        ..BootTimeline::default()
+    };
+    Step::Booted { after: Duration::from_millis(21), timeline: Box::new(timeline) }
 }
 
 pub(crate) fn block(

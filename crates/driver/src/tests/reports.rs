@@ -34,6 +34,7 @@ fn a_run_tells_its_beginning_its_machines_lives_and_its_end() {
     let steps: Vec<(String, Step)> = events
         .iter()
         .filter_map(|event| match event {
+            Event::Machine { step: Step::Booted { .. }, .. } => None,
             Event::Machine { machine, step } => Some((machine.to_string(), step.clone())),
             _ => None,
         })

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     )
     from .logger import Logger
     from .machine import Machine
+    from .timeline import BootMark, BootTimeline, Initcall
 else:
     # Each part is loaded when it is asked for: `snowboot test` only looks whether the package is there and sound, and
     # has another process load all of it.
-    _PARTS = ("driver", "errors", "logger", "machine")
-    _PLACES = {"Driver": "driver", "Logger": "logger", "Machine": "machine"}
+    _PARTS = ("driver", "errors", "logger", "machine", "timeline")
+    _PLACES = {"Driver": "driver", "Logger": "logger", "Machine": "machine", "BootMark": "timeline", "BootTimeline": "timeline", "Initcall": "timeline"}
 
     def __getattr__(name):
         from importlib import import_module
@@ -40,8 +41,11 @@ else:
 
 
 __all__ = [
+    "BootMark",
+    "BootTimeline",
     "Driver",
     "GlobalTimeout",
+    "Initcall",
     "Logger",
     "Machine",
     "MachineError",

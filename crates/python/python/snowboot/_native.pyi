@@ -97,6 +97,16 @@ class Machine:
     def shell_receive(self, most: int, timeout: float | None) -> bytes | None: ...
     def keep_raw_console(self, on: bool, lines: bool) -> bool: ...
     def read_raw_console(self, timeout: float) -> bytes: ...
+    def boot_timeline(
+        self,
+    ) -> tuple[
+        dict[str, float | None],
+        list[tuple[int, float]],
+        int,
+        float | None,
+        dict[str, float],
+        list[tuple[str, float]],
+    ]: ...
     def connect(self) -> None: ...
     def execute(
         self, command: str, check_return: bool, check_output: bool, timeout: float | None

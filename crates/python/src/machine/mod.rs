@@ -3,6 +3,7 @@
 mod files;
 mod looks;
 mod power;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -26,11 +26,16 @@ const MODULES: &[&str] = &[
     "ext4",
     "af_packet",
 ];
+/// The mark of an init that runs (`docs/timeline.md`).
+const INIT_STARTED: u8 = 1;
 /// An archive member's mode: kind and permissions.
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const FILE: u32 = 0o100_644;
 const LINK: u32 = 0o120_777;
+const CHARACTERS: u32 = 0o020_600;
+/// I/O ports as a file (`Documentation/admin-guide/devices.txt`).
+const DEV_PORT: (u32, u32) = (1, 4);
 
 /// What the initrd is made of, for the cache's key.
 pub(crate) fn source() -> String {
@@ -58,6 +63,12 @@ impl Archive {
         self.member(path, LINK, target.as_bytes())
     }
 
+    /// Adds a character device.
+    fn device(&mut self, path: &str, (major, minor): (u32, u32)) -> Result<()> {
+        self.parents(path)?;
+        self.put(Builder::new(path).mode(CHARACTERS).rdev_major(major).rdev_minor(minor), &[])
+    }
+
     fn program(&mut self, path: &str, content: &[u8]) -> Result<()> {
         self.parents(path)?;
         self.member(path, PROGRAM, content)
@@ -80,10 +91,13 @@ impl Archive {
     }
 
     fn member(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.put(Builder::new(path).mode(mode), content)
+    }
+
+    fn put(&mut self, header: Builder, content: &[u8]) -> Result<()> {
         self.inodes += 1;
         let length = u32::try_from(content.len()).context("An initrd's file is too large")?;
-        let header = Builder::new(path).ino(self.inodes).mode(mode).nlink(1);
-        let mut writer = header.write(&mut self.bytes, length);
+        let mut writer = header.ino(self.inodes).nlink(1).write(&mut self.bytes, length);
         std::io::Write::write_all(&mut writer, content)?;
         writer.finish()?;
         Ok(())
@@ -104,6 +118,8 @@ pub(crate) fn common(kernel_tree: &Path, backdoor: Backdoor) -> Result<Vec<u8>> 
         archive.folder(folder)?;
     }
     archive.program("init", INIT.as_bytes())?;
+    archive.device("dev/port", DEV_PORT)?;
+    archive.file("init-started", &[INIT_STARTED])?;
     if backdoor == Backdoor::InInitrdToo {
         archive.file("backdoor", &[])?;
     }
@@ -201,14 +217,18 @@ mod tests {
     fn archives_can_follow_one_another() {
         let mut archive = Archive::default();
         archive.file("a/b/c", b"xyz").unwrap();
+        archive.device("a/port", DEV_PORT).unwrap();
         let bytes = archive.finish().unwrap();
         assert_eq!(bytes.len() % 4, 0);
         let mut reader = cpio::NewcReader::new(bytes.as_slice()).unwrap();
-        let mut names = Vec::new();
+        let (mut names, mut devices) = (Vec::new(), Vec::new());
         while !reader.entry().is_trailer() {
-            names.push(reader.entry().name().to_owned());
+            let entry = reader.entry();
+            names.push(entry.name().to_owned());
+            devices.push((entry.mode() >> 12, entry.rdev_major(), entry.rdev_minor()));
             reader = cpio::NewcReader::new(reader.finish().unwrap()).unwrap();
         }
-        assert_eq!(names, ["a", "a/b", "a/b/c"]);
+        assert_eq!(names, ["a", "a/b", "a/b/c", "a/port"]);
+        assert_eq!(devices[2..], [(0o10, 0, 0), (0o2, 1, 4)]);
     }
 }

@@ -61,10 +61,13 @@
           run.root.children.push({ row });
           break;
         case "machine-start":
-          starts.push({ at: row.at, console: null, shell: null, end: null, outcome: null });
+          starts.push({ at: row.at, console: null, shell: null, end: null, outcome: null, timelines: [] });
           break;
         case "machine-shell":
           if (start && start.shell === null) start.shell = row.at;
+          break;
+        case "machine-timeline":
+          if (start) start.timelines.push(row);
           break;
         case "machine-end":
           if (start && start.end === null) {
@@ -147,6 +150,13 @@
     return { placed, count: Math.max(1, ends.length) };
   }
 
+  // What a boot reached: words and time in the run.
+  function reached(row) {
+    const phases = Object.entries(row.phases).filter(([, at]) => at !== null).map(([name, at]) => [name.replaceAll("_", " "), at]);
+    const marks = row.marks.map((mark) => ["mark " + mark.mark, mark.at]);
+    return phases.concat(marks).map(([name, at]) => [name, row.at - row.seconds + at]);
+  }
+
   function showTimeline(run) {
     const LEFT = 130, WIDTH = 1200, HIGH = 18, TOP = 22;
     const total = Math.max(run.last, 0.001);
@@ -183,6 +193,11 @@
         const shell = Math.min(start.shell === null ? end : start.shell, end);
         bar(start.at, first, y, "firmware", words + "start to first console line");
         if (shell > first) bar(first, shell, y, "boot", words + "boot to shell");
+        start.timelines.forEach((row) => reached(row).forEach(([name, at]) => {
+          const mark = add("line", { x1: x(at), x2: x(at), y1: y + 2, y2: y + HIGH - 2, class: "phase" });
+          const since = (1000 * (at - row.at + row.seconds)).toFixed(1);
+          mark.appendChild(svg("title", {}, words + name + " after " + since + " ms"));
+        }));
         if (start.shell !== null) bar(shell, end, y, "up", words + "running" + (start.outcome ? ", then " + start.outcome : ""));
       });
       for (const link of machine.links) {

@@ -16,6 +16,7 @@ from .network import Network
 from .power import Power
 from .qmp import Qmp
 from .terminals import Terminals
+from .timeline import Timeline
 from .units import Units
 from .waits import Waits
 
@@ -34,6 +35,7 @@ class Machine(
     Power,
     Qmp,
     Terminals,
+    Timeline,
     Units,
     Waits,
 ):
