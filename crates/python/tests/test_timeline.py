@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import snowboot
@@ -38,9 +37,9 @@ class Timelines(Scratch):
         timeline = machine.boot_timeline()
         assert timeline.shell_ready and timeline.first_answer
         self.assertLess(timeline.first_answer - timeline.shell_ready, 0.5)
-        for field in dataclasses.fields(BootTimeline):
-            with self.assertRaises(dataclasses.FrozenInstanceError):
-                setattr(timeline, field.name, None)
+        for field in BootTimeline._fields:
+            with self.assertRaises(AttributeError):
+                setattr(timeline, field, None)
         with self.assertRaises(TypeError):
             timeline.systemd["finish"] = 0.0  # type: ignore[index]
 

@@ -23,7 +23,14 @@ else:
     # Each part is loaded when it is asked for: `snowboot test` only looks whether the package is there and sound, and
     # has another process load all of it.
     _PARTS = ("driver", "errors", "logger", "machine", "timeline")
-    _PLACES = {"Driver": "driver", "Logger": "logger", "Machine": "machine", "BootMark": "timeline", "BootTimeline": "timeline", "Initcall": "timeline"}
+    _PLACES = {
+        "BootMark": "timeline",
+        "BootTimeline": "timeline",
+        "Driver": "driver",
+        "Initcall": "timeline",
+        "Logger": "logger",
+        "Machine": "machine",
+    }
 
     def __getattr__(name):
         from importlib import import_module

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class BootMark:
+class BootMark(NamedTuple):
     """A mark that a guest made of its own, by writing a byte to I/O port 0x610."""
 
     number: int
@@ -16,8 +15,7 @@ class BootMark:
     """Seconds since the machine's start."""
 
 
-@dataclass(frozen=True)
-class Initcall:
+class Initcall(NamedTuple):
     """One of the kernel's functions that set up a driver or subsystem."""
 
     name: str
@@ -26,8 +24,7 @@ class Initcall:
     """How long it took."""
 
 
-@dataclass(frozen=True)
-class BootTimeline:
+class BootTimeline(NamedTuple):
     """How a machine's boot went: seconds since the machine's start, by the host's clock.
 
     None is what was not reached, or not told. A phase keeps its first time.
