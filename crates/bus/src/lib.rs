@@ -18,5 +18,5 @@ pub mod testing;
 
 pub use access::{Access, Action, BarMove, Bus, BusDevice, BusError, Op, Space};
 pub use interrupt::{IrqLine, Msi, MsiAllocator, MsiError, MsiSource};
-pub use memory::{GuestAddress, GuestMemory};
+pub use memory::{GuestAddress, GuestMemory, Tracker};
 pub use saved::{NotSaveable, RestoreError, Saved};

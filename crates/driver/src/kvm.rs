@@ -13,7 +13,6 @@ use snowboot_vmm::{Builder, KernelCache, Machine, Phase, Timeline, toplevel};
 
 use crate::console::ConsoleWriter;
 use crate::control::lock;
-use crate::memory;
 use crate::vm::{
     BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Port as FilePort, TellTimes, Vm, VmTimes,
 };
@@ -87,7 +86,7 @@ impl Launcher for KvmLauncher {
     }
 
     fn guest_resident(&self) -> Option<u64> {
-        memory::resident_of_memfd(snowboot_vmm::GUEST_MEMORY_PREFIX)
+        snowboot_vmm::resident_guest_memory()
     }
 }
 

@@ -4,8 +4,8 @@
 //! go, which switch ports the network cards are plugged into) into a [`Machine`]. A process may hold any number of them.
 //!
 //! # Invariants
-//! * `unsafe` is in `kvm` only; no other module, and no other crate of the workspace, has any.
-//! * Guest memory is always a mapping of a memfd or a file.
+//! * `unsafe` is in `kvm` and `memory` only; no other module, and no other crate of the workspace, has any.
+//! * Guest memory is one private mapping per machine, never a buffer of the allocator's.
 //! * How a guest ends is a value ([`Outcome`]); nothing here ends the process.
 //! * Memory slots are all set before anything registers I/O with KVM (a later slot costs milliseconds on some kernels).
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
@@ -27,5 +27,5 @@ mod vcpu;
 pub use arch::boot::{KernelCache, unpack_kernel};
 pub use error::Error;
 pub use machine::{Builder, EndCallback, Machine, Outcome};
-pub use memory::GUEST_MEMORY_PREFIX;
+pub use memory::resident_guest_memory;
 pub use timeline::{MARKS_MAX, Mark, Phase, Timeline, process_start};

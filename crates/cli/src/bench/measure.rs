@@ -20,7 +20,7 @@ use wait4::{ResUse, Wait4};
 
 use super::interrupt::Interrupt;
 use super::limit::{Clock, Limit};
-use super::memory::{self, GuestMemory};
+use super::memory;
 
 /// Bytes of an output that are kept for a message: the last ones.
 const KEPT: usize = 64 << 10;
@@ -37,7 +37,7 @@ pub(super) struct Launch<'a> {
     pub(super) environment: &'a [(&'static str, PathBuf)],
     /// Its working folder.
     pub(super) folder: &'a Path,
-    pub(super) guest_memory: GuestMemory,
+    pub(super) guest_memory: u64,
 }
 
 /// What holds for all runs.
@@ -150,13 +150,7 @@ pub(super) fn measure(launch: &Launch<'_>, terms: &Terms<'_>) -> Result<Sample, 
 pub(super) fn version(program: &Path, folder: &Path, terms: &Terms<'_>) -> Result<Option<String>, Failure> {
     let start = Instant::now();
     let question = ["--version".into()];
-    let launch = Launch {
-        program,
-        arguments: &question,
-        environment: &[],
-        folder,
-        guest_memory: GuestMemory::Snowboot,
-    };
+    let launch = Launch { program, arguments: &question, environment: &[], folder, guest_memory: 0 };
     let mut asked = Running::start(&launch)?;
     asked.watch("\n", start, &Limit::start(VERSION_LIMIT, terms.clock), &terms.interrupt)?;
     let said = String::from_utf8_lossy(&asked.console.seen);

@@ -3,23 +3,14 @@
 use std::fs;
 
 use rustix::process::Pid;
-use snowboot_vmm::GUEST_MEMORY_PREFIX;
 
-/// How guest memory is told from the VMM's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GuestMemory {
-    /// Mappings of a memfd with Snowboot's name.
-    Snowboot,
-    /// The one mapping that is of exactly this many bytes. With none, or several, it cannot be told.
-    OfSize(u64),
-}
-
-/// Resident bytes of the process that are not guest memory; `None` when it cannot be told, or the process has ended.
-pub(super) fn added(pid: Pid, guest: GuestMemory) -> Option<u64> {
+/// Resident bytes of the process that are not in guest memory, which is the one mapping of exactly `guest` bytes. `None`
+/// when there is none, or several, or the process has ended.
+pub(super) fn added(pid: Pid, guest: u64) -> Option<u64> {
     beside_guest(&fs::read_to_string(format!("/proc/{}/smaps", pid.as_raw_nonzero())).ok()?, guest)
 }
 
-fn beside_guest(smaps: &str, guest: GuestMemory) -> Option<u64> {
+fn beside_guest(smaps: &str, guest: u64) -> Option<u64> {
     let mut total: u64 = 0;
     let mut in_guest: u64 = 0;
     let mut guest_mappings: u32 = 0;
@@ -28,10 +19,7 @@ fn beside_guest(smaps: &str, guest: GuestMemory) -> Option<u64> {
         // A mapping's first line begins with its addresses; the lines about it begin with a word and a colon.
         let first = line.split_ascii_whitespace().next().unwrap_or_default();
         if !first.ends_with(':') {
-            is_guest = match guest {
-                GuestMemory::Snowboot => line.contains(&format!("/memfd:{GUEST_MEMORY_PREFIX}")),
-                GuestMemory::OfSize(bytes) => length(first) == Some(bytes),
-            };
+            is_guest = length(first) == Some(guest);
             guest_mappings = guest_mappings.saturating_add(u32::from(is_guest));
         } else if let Some(resident) = line.strip_prefix("Rss:").and_then(bytes) {
             total = total.saturating_add(resident);
@@ -40,11 +28,7 @@ fn beside_guest(smaps: &str, guest: GuestMemory) -> Option<u64> {
             }
         }
     }
-    let is_told = match guest {
-        GuestMemory::Snowboot => guest_mappings > 0,
-        GuestMemory::OfSize(_) => guest_mappings == 1,
-    };
-    is_told.then(|| total.saturating_sub(in_guest))
+    (guest_mappings == 1).then(|| total.saturating_sub(in_guest))
 }
 
 /// Of an address range such as `7f00-7f10`.
@@ -62,7 +46,7 @@ mod tests {
     use super::*;
 
     const SMAPS: &str = "\
-7f0000000000-7f0008000000 rw-s 00000000 00:01 3   /memfd:snowboot-memory-guest (deleted)
+7f0000000000-7f0008000000 rw-p 00000000 00:00 0 
 Size:             131072 kB
 Rss:               40000 kB
 7f0010000000-7f0010010000 rw-p 00000000 00:00 0 
@@ -72,16 +56,14 @@ Rss:                   2 kB
 ";
 
     #[test]
-    fn guest_memory_is_known_by_its_name_or_by_its_size() {
-        assert_eq!(beside_guest(SMAPS, GuestMemory::Snowboot), Some(10 << 10));
-        assert_eq!(beside_guest(SMAPS, GuestMemory::OfSize(128 << 20)), Some(10 << 10));
+    fn guest_memory_is_known_by_its_size() {
+        assert_eq!(beside_guest(SMAPS, 128 << 20), Some(10 << 10));
     }
 
     #[test]
     fn what_cannot_be_told_is_not() {
-        assert_eq!(beside_guest(SMAPS, GuestMemory::OfSize(64 << 20)), None);
-        assert_eq!(beside_guest(&SMAPS.repeat(2), GuestMemory::OfSize(128 << 20)), None);
-        assert_eq!(beside_guest("", GuestMemory::Snowboot), None);
-        assert_eq!(added(rustix::process::getpid(), GuestMemory::Snowboot), None);
+        assert_eq!(beside_guest(SMAPS, 64 << 20), None);
+        assert_eq!(beside_guest(&SMAPS.repeat(2), 128 << 20), None);
+        assert_eq!(added(rustix::process::getpid(), 128 << 20), None);
     }
 }

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 
 use super::args::BootArgs;
 use super::measure::{Failure, Launch, Sample, Terms, measure, version};
-use super::memory::GuestMemory;
 use super::plan::{Configuration, Plan};
 use super::progress::Progress;
 use super::results::Measured;
@@ -33,7 +32,7 @@ struct Subject<'a> {
     configuration: &'a Configuration,
     arguments: Vec<OsString>,
     folder: PathBuf,
-    guest_memory: GuestMemory,
+    guest_memory: u64,
     version: Option<String>,
     /// An empty kernel cache for each run.
     cold_cache: Option<PathBuf>,
@@ -59,7 +58,7 @@ impl<'a> Rounds<'a> {
                 arguments: configuration.vmm.arguments(&configuration.guest(args), &folder)?,
                 cold_cache: is_cold.then(|| folder.join("cache")),
                 folder,
-                guest_memory: configuration.vmm.guest_memory(args.memory.bytes()),
+                guest_memory: args.memory.bytes(),
                 version: None,
                 samples: Vec::new(),
                 failed_runs: 0,

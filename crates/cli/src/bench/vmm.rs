@@ -12,7 +12,6 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::memory::GuestMemory;
 use crate::run::DEFAULT_CMDLINE;
 
 /// Linux's number for it (include/uapi/linux/kvm.h).
@@ -82,11 +81,6 @@ impl Vmm {
             // README.md sets the console only.
             Self::CloudHypervisor => "console=ttyS0 quiet",
         }
-    }
-
-    /// How its guest's memory is told from its own.
-    pub(super) fn guest_memory(self, bytes: u64) -> GuestMemory {
-        if self == Self::Snowboot { GuestMemory::Snowboot } else { GuestMemory::OfSize(bytes) }
     }
 
     /// The program's arguments. A configuration file that it needs is written to `folder`.

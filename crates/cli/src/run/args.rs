@@ -60,6 +60,9 @@ pub(crate) struct Args {
     pub(super) vlan: Vec<u8>,
     #[command(flatten)]
     pub(super) kvm_device: KvmDevice,
+    /// Unpack the kernel anew, and keep nothing of it in the user's cache folder
+    #[arg(long)]
+    pub(super) no_cache: bool,
     /// At the end, say what the vCPUs came out of the guest for, by port and address
     #[arg(long)]
     pub(super) stats: bool,

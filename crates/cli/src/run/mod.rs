@@ -103,9 +103,10 @@ fn run_machine(args: &Args) -> Result<End> {
 
 fn build(args: &Args, console: &Console) -> Result<Machine> {
     let config = args.machine()?;
+    let kernels = if args.no_cache { KernelCache::in_memory() } else { KernelCache::from_environment() };
     let mut builder = Builder::new(config)
         .kvm_device(args.kvm_device.path())
-        .kernel_cache(Arc::new(KernelCache::from_environment()))
+        .kernel_cache(Arc::new(kernels))
         .serial_output(Box::new(console.guest_end()));
     if args.stats {
         builder = builder.count_exits();

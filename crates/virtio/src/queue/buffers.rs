@@ -8,12 +8,12 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use snowboot_bus::GuestMemory;
-use vm_memory::bitmap::{AtomicBitmap, BS, Bitmap};
+use snowboot_bus::{GuestMemory, Tracker};
+use vm_memory::bitmap::{BS, Bitmap};
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 /// A piece of guest memory. What is written through it is marked in the dirty bitmap.
-pub type GuestSlice<'a> = VolatileSlice<'a, BS<'a, AtomicBitmap>>;
+pub type GuestSlice<'a> = VolatileSlice<'a, BS<'a, Tracker>>;
 
 /// Ranges that a chain holds without allocating: most requests have at most a header, data and a status.
 const INLINE: usize = 4;

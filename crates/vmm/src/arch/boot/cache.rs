@@ -1,18 +1,21 @@
 //! Unpacked kernels, kept so that each is unpacked once: in this process for machines that are built at the same time,
 //! and in a folder for later runs.
 //!
-//! A kernel is known by the hash of its packed payload. A file of the folder appears whole or not at all, by a rename;
+//! A kernel is known by the hash of its packed payload. A file that was hashed once is known by where it is and when it
+//! was last changed, so that it is not even read again. A file of the folder appears whole or not at all, by a rename;
 //! processes may share a folder. What is in it runs in guests, so nothing is believed that another user could have put
 //! there.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::MemfdFlags;
 use sha2::{Digest, Sha256};
 
 use super::payload;
@@ -21,6 +24,13 @@ use super::payload;
 const KEPT: usize = 8;
 /// How the names of our files end.
 const SUFFIX: &str = "vmlinux";
+/// How the names of files end that say what a packed kernel's key is.
+const KNOWN_SUFFIX: &str = "known";
+/// Packed kernels whose key a folder remembers. Each takes up one block.
+const KNOWN_KEPT: usize = 256;
+/// A file that was changed so short a time ago may change again without a new time stamp: the kernel's are as coarse as its
+/// timer, some file systems' as a second or two.
+const SETTLED: Duration = Duration::from_secs(3);
 /// How the names of files begin that are being written.
 const UNFINISHED: &str = ".unpacking-";
 /// Nobody takes that long to write one: whoever began it was killed.
@@ -35,7 +45,36 @@ type Key = [u8; 32];
 pub struct KernelCache {
     folder: Option<PathBuf>,
     /// Held while a kernel is unpacked: who wants the same one waits for it instead of unpacking it as well.
-    unpacked: Mutex<HashMap<Key, Weak<Vec<u8>>>>,
+    kernels: Mutex<Kernels>,
+}
+
+#[derive(Debug, Default)]
+struct Kernels {
+    unpacked: HashMap<Key, Weak<File>>,
+    known: HashMap<Identity, Key>,
+}
+
+/// What tells a packed kernel from others without reading it: its file, the time of its last change, and where it is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Identity(Key);
+
+impl Identity {
+    /// `None` for a file that may still be in the making.
+    fn of(file: &File, payload: &Range<u64>, now: SystemTime) -> Option<Self> {
+        let metadata = file.metadata().ok()?;
+        // The time of the last change of the file or of what is told about it: nobody can set it back.
+        let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
+        let changed = SystemTime::UNIX_EPOCH.checked_add(seconds)?;
+        // One from the future cannot be told from one that is being written.
+        now.duration_since(changed).ok().filter(|age| *age >= SETTLED)?;
+        let mut hash = Sha256::new();
+        for number in [metadata.dev(), metadata.ino(), metadata.len(), payload.start, payload.end] {
+            hash.update(number.to_le_bytes());
+        }
+        let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
+        times.iter().for_each(|number| hash.update(number.to_le_bytes()));
+        Some(Self(hash.finalize().into()))
+    }
 }
 
 impl KernelCache {
@@ -43,7 +82,7 @@ impl KernelCache {
     /// and is no error.
     #[must_use]
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: Some(folder.into()), unpacked: Mutex::default() }
+        Self { folder: Some(folder.into()), kernels: Mutex::default() }
     }
 
     /// Keeps kernels only while a machine is being built from them.
@@ -60,68 +99,102 @@ impl KernelCache {
         let folder = variable("SNOWBOOT_CACHE_DIR")
             .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("snowboot")))
             .or_else(|| variable("HOME").map(|home| home.join(".cache/snowboot")));
-        Self { folder: folder.map(|folder| folder.join("kernels")), unpacked: Mutex::default() }
+        Self { folder: folder.map(|folder| folder.join("kernels")), kernels: Mutex::default() }
     }
 
-    /// The unpacked form of a bzImage's payload; the error says why there is none.
-    pub(super) fn unpack(&self, packed: &[u8]) -> Result<Arc<Vec<u8>>, String> {
-        let key: Key = Sha256::digest(packed).into();
-        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = unpacked.get(&key).and_then(Weak::upgrade) {
-            return Ok(kernel);
-        }
-        let kernel = Arc::new(match self.read(&key, payload::announced_size(packed)) {
-            Some(kernel) => kernel,
+    /// The unpacked form of the kernel that is packed in this part of `file`; the error says why there is none.
+    pub(super) fn unpack(&self, file: &File, payload: &Range<u64>) -> Result<Arc<File>, String> {
+        self.unpack_at(file, payload, SystemTime::now())
+    }
+
+    fn unpack_at(&self, file: &File, payload: &Range<u64>, now: SystemTime) -> Result<Arc<File>, String> {
+        let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = Identity::of(file, payload, now);
+        let known =
+            identity.as_ref().and_then(|it| kernels.known.get(it).copied().or_else(|| self.recall(it)));
+        let (key, packed) = match known {
+            Some(key) => (key, None),
             None => {
-                let kernel = payload::unpack(packed)?;
-                self.keep(&key, &kernel);
-                kernel
+                let packed = read_part(file, payload).map_err(|error| error.to_string())?;
+                (Sha256::digest(&packed).into(), Some(packed))
             }
-        });
-        unpacked.retain(|_, kernel| kernel.strong_count() > 0);
-        unpacked.insert(key, Arc::downgrade(&kernel));
+        };
+        let kept = kernels.unpacked.get(&key).and_then(Weak::upgrade);
+        let kept = kept.or_else(|| Some(Arc::new(self.open(&key, announced_size(file, payload)?)?)));
+        let kernel = match (kept, packed) {
+            (Some(kernel), _) => kernel,
+            (None, Some(packed)) => Arc::new(self.make(&key, &packed)?),
+            (None, None) => {
+                let packed = read_part(file, payload).map_err(|error| error.to_string())?;
+                Arc::new(self.make(&key, &packed)?)
+            }
+        };
+        kernels.unpacked.retain(|_, kernel| kernel.strong_count() > 0);
+        kernels.unpacked.insert(key, Arc::downgrade(&kernel));
+        if let Some(identity) = identity {
+            if known.is_none() {
+                self.remember(&identity, &key);
+            }
+            kernels.known.insert(identity, key);
+        }
         Ok(kernel)
     }
 
-    fn file(&self, key: &Key) -> Option<PathBuf> {
-        let name: String = key.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Some(self.folder.as_ref()?.join(format!("{name}.{SUFFIX}")))
+    fn path(&self, key: &Key, suffix: &str) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("{}.{suffix}", hex(key.get(..16)?))))
     }
 
-    /// A file of another size than announced is not ours, or was cut by a full disk.
-    fn read(&self, key: &Key, size: Option<usize>) -> Option<Vec<u8>> {
-        let path = self.file(key)?;
-        let mut file = fs::File::open(&path).ok()?;
+    /// The key of a packed kernel that was hashed before.
+    fn recall(&self, identity: &Identity) -> Option<Key> {
+        let path = self.path(&identity.0, KNOWN_SUFFIX)?;
+        let file = File::open(&path).ok()?;
+        if !is_trusted(&file, path.parent()?) {
+            return None;
+        }
+        let mut key = Key::default();
+        file.read_exact_at(&mut key, 0).ok()?;
+        Some(key)
+    }
+
+    fn remember(&self, identity: &Identity, key: &Key) {
+        if let Some(path) = self.path(&identity.0, KNOWN_SUFFIX)
+            && let Err(error) = write_whole(&path, key)
+        {
+            tracing::debug!("the kernel will be hashed again: {}: {error}", path.display());
+        }
+    }
+
+    /// A kept kernel. A file of another size than announced is not ours, or was cut by a full disk.
+    fn open(&self, key: &Key, size: u64) -> Option<File> {
+        let path = self.path(key, SUFFIX)?;
+        let file = File::open(&path).ok()?;
         if !is_trusted(&file, path.parent()?) {
             tracing::info!("{} is not used: others than you can write there", path.display());
             return None;
         }
-        let mut kernel = Vec::with_capacity(size?);
-        file.read_to_end(&mut kernel).ok()?;
         // What is used stays; where the clock cannot be set, the oldest file goes first.
-        if let Ok(file) = fs::File::options().append(true).open(&path) {
+        if let Ok(file) = File::options().append(true).open(&path) {
             let _ = file.set_modified(SystemTime::now());
         }
-        Some(kernel).filter(|kernel| Some(kernel.len()) == size)
+        (file.metadata().ok()?.len() == size).then_some(file)
     }
 
-    fn keep(&self, key: &Key, kernel: &[u8]) {
-        let Some(path) = self.file(key) else { return };
-        let Some(folder) = path.parent() else { return };
-        let kept = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .and_then(|()| tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder))
-            .and_then(|mut file| file.write_all(kernel).map(|()| file))
-            .and_then(|file| file.persist(&path).map_err(|error| error.error));
-        match kept {
-            Ok(_) => self.make_room(),
-            Err(error) => tracing::info!("the unpacked kernel is not kept in {}: {error}", folder.display()),
+    /// Unpacks a kernel, and keeps it where that is possible.
+    fn make(&self, key: &Key, packed: &[u8]) -> Result<File, String> {
+        let kernel = payload::unpack(packed)?;
+        if let Some(path) = self.path(key, SUFFIX) {
+            match write_whole(&path, &kernel).and_then(|()| File::open(&path)) {
+                Ok(file) => {
+                    self.make_room();
+                    return Ok(file);
+                }
+                Err(error) => tracing::info!("the unpacked kernel is not kept: {}: {error}", path.display()),
+            }
         }
+        in_memory(&kernel).map_err(|error| format!("the host has no room for it: {error}"))
     }
 
-    /// Removes the kernels that were not used for the longest time, and what was never finished.
+    /// Removes what was not used for the longest time, and what was never finished.
     fn make_room(&self) {
         let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
         let files: Vec<(SystemTime, PathBuf)> = entries
@@ -129,24 +202,68 @@ impl KernelCache {
             .map(|entry| entry.path())
             .filter_map(|path| Some((fs::metadata(&path).and_then(|it| it.modified()).ok()?, path)))
             .collect();
-        let is_kernel = |path: &Path| path.extension().is_some_and(|suffix| suffix == SUFFIX);
-        let (mut kernels, others): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|(_, path)| is_kernel(path));
-        kernels.sort();
-        kernels.truncate(kernels.len().saturating_sub(KEPT));
-        let abandoned = others.into_iter().filter(|(changed, path)| {
+        let surplus = |suffix: &str, kept: usize| {
+            let mut ours: Vec<_> =
+                files.iter().filter(|(_, path)| path.extension().is_some_and(|it| it == suffix)).collect();
+            ours.sort();
+            ours.truncate(ours.len().saturating_sub(kept));
+            ours
+        };
+        let abandoned = files.iter().filter(|(changed, path)| {
             let is_ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
             is_ours && changed.elapsed().is_ok_and(|age| age > ABANDONED)
         });
-        for (_, path) in kernels.into_iter().chain(abandoned) {
+        for (_, path) in
+            surplus(SUFFIX, KEPT).into_iter().chain(surplus(KNOWN_SUFFIX, KNOWN_KEPT)).chain(abandoned)
+        {
             // Another process may have been quicker.
             let _ = fs::remove_file(path);
         }
     }
 }
 
+/// What the payload says its size is when it is unpacked.
+fn announced_size(file: &File, payload: &Range<u64>) -> Option<u64> {
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, payload.start).ok()?;
+    // An ELF image is not packed, and ends in nothing of the kind.
+    if super::elf::is_elf(&magic) {
+        return payload.end.checked_sub(payload.start);
+    }
+    let mut size = [0; 4];
+    file.read_exact_at(&mut size, payload.end.checked_sub(4)?).ok()?;
+    Some(u32::from_le_bytes(size).into())
+}
+
+fn read_part(file: &File, part: &Range<u64>) -> io::Result<Vec<u8>> {
+    let length = part.end.saturating_sub(part.start);
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, part.start)?;
+    Ok(bytes)
+}
+
+/// Makes a file that is there whole or not at all.
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+    file.write_all(content)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn in_memory(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("snowboot-kernel", MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    Ok(file)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Whether only this user, or the one whose folder the administrator names, can have written the file.
-fn is_trusted(file: &fs::File, folder: &Path) -> bool {
+fn is_trusted(file: &File, folder: &Path) -> bool {
     let (Ok(file), Ok(folder)) = (file.metadata(), fs::metadata(folder)) else { return false };
     let me = rustix::process::geteuid();
     let is_mine = folder.uid() == me.as_raw() || me.is_root();
@@ -165,6 +282,26 @@ mod tests {
         payload
     }
 
+    fn file(content: &[u8]) -> (File, Range<u64>) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        (file, 0..u64::try_from(content.len()).unwrap())
+    }
+
+    fn content(kernel: &File) -> Vec<u8> {
+        read_part(kernel, &(0..kernel.metadata().unwrap().len())).unwrap()
+    }
+
+    /// Of a file that was made just now.
+    fn unpack(cache: &KernelCache, packed: &[u8]) -> Result<Arc<File>, String> {
+        let (file, payload) = file(packed);
+        cache.unpack(&file, &payload)
+    }
+
+    fn unpacked(cache: &KernelCache, packed: &[u8]) -> Vec<u8> {
+        content(&unpack(cache, packed).unwrap())
+    }
+
     fn files(folder: &Path) -> Vec<PathBuf> {
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
@@ -173,27 +310,27 @@ mod tests {
     fn a_kernel_is_unpacked_once_and_then_read() {
         let folder = tempfile::tempdir().unwrap();
         let kernel = packed(b"the kernel");
-        assert_eq!(KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap().as_slice(), b"the kernel");
+        assert_eq!(unpacked(&KernelCache::in_folder(folder.path()), &kernel), b"the kernel");
         let [file] = files(folder.path()).try_into().unwrap();
         // Of the right size, so it is believed; which shows that the second time reads and does not unpack.
         fs::write(&file, b"THE KERNEL").unwrap();
-        assert_eq!(KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap().as_slice(), b"THE KERNEL");
+        assert_eq!(unpacked(&KernelCache::in_folder(folder.path()), &kernel), b"THE KERNEL");
         fs::write(&file, b"THE KERN").unwrap();
-        assert_eq!(KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap().as_slice(), b"the kernel");
+        assert_eq!(unpacked(&KernelCache::in_folder(folder.path()), &kernel), b"the kernel");
     }
 
     #[test]
     fn what_others_can_write_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         let kernel = packed(b"the kernel");
-        KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap();
+        unpack(&KernelCache::in_folder(folder.path()), &kernel).unwrap();
         let [file] = files(folder.path()).try_into().unwrap();
         fs::write(&file, b"THE KERNEL").unwrap();
         let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         for (path, bad, good) in [(file.as_path(), 0o620, 0o600), (folder.path(), 0o777, 0o700)] {
             set(path, bad);
-            let unpacked = KernelCache::in_folder(folder.path()).unpack(&kernel).unwrap();
-            assert_eq!(unpacked.as_slice(), b"the kernel", "{} {bad:o}", path.display());
+            let unpacked = unpacked(&KernelCache::in_folder(folder.path()), &kernel);
+            assert_eq!(unpacked, b"the kernel", "{} {bad:o}", path.display());
             set(path, good);
         }
     }
@@ -205,8 +342,8 @@ mod tests {
         fs::write(&old, "").unwrap();
         fs::write(&new, "").unwrap();
         let long_ago = SystemTime::now() - 2 * ABANDONED;
-        fs::File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
-        KernelCache::in_folder(folder.path()).unpack(&packed(b"x")).unwrap();
+        File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
+        unpack(&KernelCache::in_folder(folder.path()), &packed(b"x")).unwrap();
         assert!(!old.exists() && new.exists());
     }
 
@@ -214,11 +351,11 @@ mod tests {
     fn machines_that_are_built_together_share_one_copy() {
         let cache = KernelCache::in_memory();
         let kernel = packed(b"x");
-        let first = cache.unpack(&kernel).unwrap();
-        assert!(Arc::ptr_eq(&first, &cache.unpack(&kernel).unwrap()));
+        let first = unpack(&cache, &kernel).unwrap();
+        assert!(Arc::ptr_eq(&first, &unpack(&cache, &kernel).unwrap()));
         drop(first);
-        cache.unpack(&packed(b"y")).unwrap();
-        assert_eq!(cache.unpacked.lock().unwrap().len(), 1);
+        unpack(&cache, &packed(b"y")).unwrap();
+        assert_eq!(cache.kernels.lock().unwrap().unpacked.len(), 1);
     }
 
     #[test]
@@ -226,11 +363,36 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = KernelCache::in_folder(folder.path());
         for number in 0..=KEPT {
-            cache.unpack(&packed(&[u8::try_from(number).unwrap()])).unwrap();
+            unpack(&cache, &packed(&[u8::try_from(number).unwrap()])).unwrap();
         }
         assert_eq!(files(folder.path()).len(), KEPT);
         let file = tempfile::NamedTempFile::new().unwrap();
-        KernelCache::in_folder(file.path().join("x")).unpack(&packed(b"z")).unwrap();
-        assert!(KernelCache::in_memory().unpack(b"....").is_err());
+        unpack(&KernelCache::in_folder(file.path().join("x")), &packed(b"z")).unwrap();
+        assert!(unpack(&KernelCache::in_memory(), b"....").is_err());
+    }
+
+    #[test]
+    fn a_kernel_that_was_hashed_is_known_until_its_file_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut kernel, payload) = file(&packed(b"first"));
+        let later = SystemTime::now() + 2 * SETTLED;
+        let get = |kernel: &File, now| {
+            content(&KernelCache::in_folder(folder.path()).unpack_at(kernel, &payload, now).unwrap())
+        };
+        assert_eq!(get(&kernel, later), b"first");
+        let known: Vec<_> = files(folder.path());
+        assert_eq!(known.len(), 2, "{known:?}");
+        // What it says is believed: another kernel's key gives that kernel, and nothing was read or hashed.
+        unpack(&KernelCache::in_folder(folder.path()), &packed(b"other")).unwrap();
+        let key: Key = Sha256::digest(packed(b"other")).into();
+        let known = known.iter().find(|path| path.extension().is_some_and(|it| it == KNOWN_SUFFIX)).unwrap();
+        fs::write(known, key).unwrap();
+        assert_eq!(get(&kernel, later), b"other");
+        // One that may still be written to is not known, nor is one that was.
+        assert_eq!(get(&kernel, SystemTime::now()), b"first");
+        io::Seek::rewind(&mut kernel).unwrap();
+        kernel.write_all(&packed(b"again")).unwrap();
+        kernel.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(get(&kernel, later), b"again");
     }
 }

@@ -1,12 +1,16 @@
 //! Loading an ELF kernel by the physical addresses of its segments.
 
+use std::fs::File;
+use std::io::ErrorKind;
+
 use object::LittleEndian;
-use object::elf::{EM_X86_64, FileHeader64, PT_LOAD};
+use object::elf::{EM_X86_64, FileHeader64, PT_LOAD, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 use snowboot_bus::{GuestAddress, GuestMemory};
-use vm_memory::Bytes;
+use vm_memory::GuestMemoryBackend;
 
 use super::layout;
+use crate::memory;
 
 /// A kernel in guest memory.
 #[derive(Debug)]
@@ -21,16 +25,16 @@ pub(super) fn is_elf(file: &[u8]) -> bool {
     file.starts_with(b"\x7fELF")
 }
 
-/// Copies the loadable segments; the error says what is wrong with the file.
-pub(super) fn load(memory: &GuestMemory, file: &[u8]) -> Result<Image, String> {
+/// Copies the loadable segments of an ELF file that begins with `head`; the error says what is wrong with it.
+pub(super) fn load(memory: &GuestMemory, file: &File, head: &[u8]) -> Result<Image, String> {
     let malformed = |error: object::Error| format!("it is not a 64-bit ELF file: {error}");
-    let header = FileHeader64::<LittleEndian>::parse(file).map_err(malformed)?;
+    let header = FileHeader64::<LittleEndian>::parse(head).map_err(malformed)?;
     let endian = header.endian().map_err(malformed)?;
     if header.e_machine(endian) != EM_X86_64 {
         return Err("it is an ELF file, but not for x86_64".to_owned());
     }
     let mut end = 0;
-    for segment in header.program_headers(endian, file).map_err(malformed)? {
+    for segment in header.program_headers(endian, head).map_err(malformed)? {
         if segment.p_type(endian) == PT_LOAD && segment.p_memsz(endian) > 0 {
             end = end.max(load_segment(memory, file, *segment)?);
         }
@@ -43,34 +47,52 @@ pub(super) fn load(memory: &GuestMemory, file: &[u8]) -> Result<Image, String> {
 
 fn load_segment(
     memory: &GuestMemory,
-    file: &[u8],
-    segment: object::elf::ProgramHeader64<LittleEndian>,
+    file: &File,
+    segment: ProgramHeader64<LittleEndian>,
 ) -> Result<u64, String> {
     let start = segment.p_paddr(LittleEndian);
     if start < layout::HIGH_RAM {
         return Err(format!("it wants to be at {start:#x}, below 1 MiB"));
     }
-    let bytes = segment
-        .data(LittleEndian, file)
-        .map_err(|()| "it is truncated: a segment runs over its end; copy or build it again".to_owned())?;
+    let (offset, length) = segment.file_range(LittleEndian);
     let end =
         start.checked_add(segment.p_memsz(LittleEndian)).ok_or("a segment runs over the end of memory")?;
-    let last = GuestAddress(end - 1);
-    let fits = vm_memory::GuestMemoryBackend::address_in_range(memory, last);
-    if !fits || memory.write_slice(bytes, GuestAddress(start)).is_err() {
+    let too_large = || {
         let needed = end.div_ceil(layout::MIB);
-        return Err(format!("it needs guest memory up to {needed} MiB; give the machine more memory"));
+        format!("it needs guest memory up to {needed} MiB; give the machine more memory")
+    };
+    if !memory.address_in_range(GuestAddress(end - 1)) {
+        return Err(too_large());
     }
     // Memory beyond the file's bytes is zero because guest memory starts as zeroes.
-    Ok(end)
+    match memory::copy_file(memory, start, file, offset, length) {
+        Ok(()) => Ok(end),
+        Err(error) => Err(match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                "it is truncated: a segment runs over its end; copy or build it again".to_owned()
+            }
+            ErrorKind::InvalidInput => too_large(),
+            _ => error.to_string(),
+        }),
+    }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::io::Write;
+
+    use vm_memory::Bytes;
+
     use super::*;
 
     fn memory() -> GuestMemory {
         GuestMemory::from_ranges(&[(GuestAddress(0), 4 << 20)]).unwrap()
+    }
+
+    fn load(memory: &GuestMemory, kernel: &[u8]) -> Result<Image, String> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(kernel).unwrap();
+        super::load(memory, &file, kernel)
     }
 
     /// One segment of `bytes` at `address`, `memory` bytes long in memory.

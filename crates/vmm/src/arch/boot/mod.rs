@@ -12,6 +12,8 @@ mod tests;
 mod zero_page;
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use snowboot_bus::{GuestAddress, GuestMemory};
@@ -30,6 +32,9 @@ const ENTRY_64: u64 = 0x200;
 /// The highest address for an initrd when the kernel's header does not say: what kernels before 2.03 assumed.
 const INITRD_MAX: u64 = 0x37ff_ffff;
 const PAGE: u64 = 4096;
+/// Bytes of a kernel's file that are looked at to know what it is: room for its headers. Those of an ELF file could be
+/// anywhere, and are at the beginning in every kernel.
+const HEAD: usize = 16 << 10;
 
 /// What the boot processor needs to know.
 #[derive(Debug)]
@@ -56,7 +61,7 @@ pub(crate) fn load(
     page.set_acpi(rsdp);
     page.set_memory_map(&memory_map(memory));
     let failed =
-        |error| Error::Host { what: "write boot_params".to_owned(), source: std::io::Error::other(error) };
+        |error| Error::Host { what: "write boot_params".to_owned(), source: io::Error::other(error) };
     memory.write_slice(page.bytes(), GuestAddress(layout::BOOT_PARAMS)).map_err(failed)?;
     Ok(kernel.entry)
 }
@@ -73,41 +78,72 @@ fn load_kernel(
     page: &mut ZeroPage,
     cache: &KernelCache,
 ) -> Result<Loaded, Error> {
-    let file = read_file("kernel", path)?;
     let wrong = |why: String| Error::File { kind: "kernel", path: path.to_owned(), why };
-    if elf::is_elf(&file) {
-        let image = elf::load(memory, &file).map_err(wrong)?;
+    let file = open_file("kernel", path)?;
+    let head = read_head(&file).map_err(|error| wrong(error.to_string()))?;
+    if elf::is_elf(&head) {
+        let image = elf::load(memory, &file, &head).map_err(wrong)?;
         return Ok(Loaded { entry: Entry { address: image.entry, note: None }, end: image.end });
     }
-    let image = BzImage::parse(&file).map_err(wrong)?;
+    let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
+    let image = BzImage::parse(&head, length).map_err(wrong)?;
     page.set_header(image.header());
-    match cache.unpack(image.payload()) {
+    match cache.unpack(&file, &image.payload()) {
         Ok(vmlinux) => {
-            let loaded = elf::load(memory, &vmlinux).map_err(wrong)?;
+            let head = read_head(&vmlinux).map_err(|error| wrong(error.to_string()))?;
+            let loaded = elf::load(memory, &vmlinux, &head).map_err(wrong)?;
             let end = loaded.end.max(image.runtime_end());
             Ok(Loaded { entry: Entry { address: loaded.entry, note: None }, end })
         }
-        Err(reason) => load_classic(memory, &image, &reason).map_err(wrong),
+        Err(reason) => load_classic(memory, &file, length, &image, &reason).map_err(wrong),
     }
 }
 
-/// The ELF image in a kernel file, for programs that take no bzImage. An ELF file is returned as it is.
+/// The beginning of a file, with all that tells how a kernel is to be loaded.
+fn read_head(file: &File) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    // Not by the file's own position, which all that have it open share.
+    let mut chunk = [0; HEAD];
+    while head.len() < HEAD {
+        let at = u64::try_from(head.len()).unwrap_or(u64::MAX);
+        match file.read_at(chunk.get_mut(head.len()..).unwrap_or_default(), at) {
+            Ok(0) => break,
+            Ok(read) => head.extend_from_slice(chunk.get(head.len()..head.len() + read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(head)
+}
+
+/// What the kernel in a file is when it is unpacked: an ELF `vmlinux`, for VMMs that take nothing else.
 ///
 /// # Errors
 /// When the file cannot be read, is no kernel, or is packed in a way that is not known; the text says which.
 pub fn unpack_kernel(path: &Path) -> Result<Vec<u8>, Error> {
-    let file = read_file("kernel", path)?;
+    let wrong = |why: String| Error::File { kind: "kernel", path: path.to_owned(), why };
+    let mut file = Vec::new();
+    io::Read::read_to_end(&mut open_file("kernel", path)?, &mut file)
+        .map_err(|error| wrong(error.to_string()))?;
     if elf::is_elf(&file) {
         return Ok(file);
     }
-    let wrong = |why: String| Error::File { kind: "kernel", path: path.to_owned(), why };
-    let image = BzImage::parse(&file).map_err(wrong)?;
-    payload::unpack(image.payload())
+    let length = u64::try_from(file.len()).unwrap_or(u64::MAX);
+    let payload = BzImage::parse(&file, length).map_err(wrong)?.payload();
+    let range = usize::try_from(payload.start).unwrap_or(usize::MAX)
+        ..usize::try_from(payload.end).unwrap_or(usize::MAX);
+    payload::unpack(file.get(range).unwrap_or_default())
         .map_err(|reason| wrong(format!("it cannot be unpacked on the host ({reason})")))
 }
 
 /// The way a boot loader does it: the guest unpacks itself.
-fn load_classic(memory: &GuestMemory, image: &BzImage<'_>, reason: &str) -> Result<Loaded, String> {
+fn load_classic(
+    memory: &GuestMemory,
+    file: &File,
+    length: u64,
+    image: &BzImage<'_>,
+    reason: &str,
+) -> Result<Loaded, String> {
     if !image.has_64_bit_entry() {
         return Err(format!("it cannot be unpacked on the host ({reason}), and it has no 64-bit entry"));
     }
@@ -121,7 +157,10 @@ fn load_classic(memory: &GuestMemory, image: &BzImage<'_>, reason: &str) -> Resu
     if end > memory_below_hole(memory) {
         return Err(too_large());
     }
-    memory.write_slice(image.protected_mode(), GuestAddress(start)).map_err(|_| too_large())?;
+    let offset = image.protected_mode();
+    memory::copy_file(memory, start, file, offset, length.saturating_sub(offset)).map_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidInput { too_large() } else { error.to_string() }
+    })?;
     let note = Some(format!("The guest unpacks its kernel itself, which is slower: {reason}"));
     Ok(Loaded { entry: Entry { address: start.saturating_add(ENTRY_64), note }, end })
 }
@@ -142,14 +181,14 @@ fn write_cmdline(memory: &GuestMemory, cmdline: &str, page: &mut ZeroPage) -> Re
     page.set_cmdline(layout::CMDLINE, cmdline.len());
     memory.write_slice(&bytes, GuestAddress(layout::CMDLINE)).map_err(|error| Error::Host {
         what: "write the command line".to_owned(),
-        source: std::io::Error::other(error),
+        source: io::Error::other(error),
     })
 }
 
 /// Puts the initrd as high as the kernel can reach it, away from everything that the kernel unpacks.
 fn load_initrd(memory: &GuestMemory, path: &Path, kernel_end: u64, page: &mut ZeroPage) -> Result<(), Error> {
     let wrong = |why: String| Error::File { kind: "initrd", path: path.to_owned(), why };
-    let mut file = open_file("initrd", path)?;
+    let file = open_file("initrd", path)?;
     let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
     if length == 0 {
         return Err(wrong("it is empty".to_owned()));
@@ -163,10 +202,7 @@ fn load_initrd(memory: &GuestMemory, path: &Path, kernel_end: u64, page: &mut Ze
             length.div_ceil(layout::MIB)
         )));
     };
-    let count = usize::try_from(length).map_err(|_| wrong("it is too large".to_owned()))?;
-    memory
-        .read_exact_volatile_from(GuestAddress(start), &mut file, count)
-        .map_err(|error| wrong(format!("{error}")))?;
+    memory::copy_file(memory, start, &file, 0, length).map_err(|error| wrong(error.to_string()))?;
     page.set_initrd(start, length).map_err(wrong)
 }
 
@@ -202,8 +238,8 @@ pub(super) fn open_file(kind: &'static str, path: &Path) -> Result<File, Error> 
     let wrong = |why: String| Error::File { kind, path: path.to_owned(), why };
     let file = File::open(path).map_err(|error| {
         wrong(match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "permission denied; make it readable for you".to_owned(),
+            io::ErrorKind::NotFound => "there is no such file".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied; make it readable for you".to_owned(),
             _ => error.to_string(),
         })
     })?;
@@ -215,14 +251,4 @@ pub(super) fn open_file(kind: &'static str, path: &Path) -> Result<File, Error> 
         return Err(wrong("it is neither a file nor a link to one; copy it to a file first".to_owned()));
     }
     Ok(file)
-}
-
-fn read_file(kind: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut open_file(kind, path)?, &mut bytes).map_err(|error| Error::File {
-        kind,
-        path: path.to_owned(),
-        why: error.to_string(),
-    })?;
-    Ok(bytes)
 }

@@ -74,7 +74,7 @@ fn a_kernel_can_be_unpacked_without_a_machine() {
 #[test]
 fn every_kind_of_kernel_is_entered_at_its_own_entry() {
     let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::default()).unwrap();
-    std::io::Write::write_all(&mut xz, &vmlinux()).unwrap();
+    io::Write::write_all(&mut xz, &vmlinux()).unwrap();
     let zstd = zstd::encode_all(vmlinux().as_slice(), 3).unwrap();
     let kernels = [vmlinux(), packed(zstd), packed(xz.finish().unwrap()), image(&vmlinux())];
     for (index, kernel) in kernels.iter().enumerate() {
