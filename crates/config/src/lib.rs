@@ -9,8 +9,10 @@
 
 mod machine;
 mod manifest;
+mod profile;
 mod values;
 
 pub use machine::{BootConfig, DiskConfig, MachineConfig, NicConfig};
 pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
+pub use profile::BootProfile;
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use snowboot_config::{BootConfig, MacAddress, MachineConfig, NicConfig, NodeConfig};
+use snowboot_config::{BootConfig, BootProfile, MacAddress, MachineConfig, NicConfig, NodeConfig};
 use snowboot_devices::stream::{self, HostEnd};
 use snowboot_network::{Port, Switch};
 use snowboot_vmm::{Builder, KernelCache, Machine, Phase, Timeline, toplevel};
@@ -26,9 +26,6 @@ const FILES_BUFFER: usize = 1 << 20;
 
 /// The name that the guest's side of the channel for files has.
 const FILES_PORT: &str = "org.snowboot.files.0";
-
-/// Kernel command line of a machine that names a kernel and no command line: a console, and an end instead of a hang.
-const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=1";
 
 /// Makes machines on KVM.
 #[derive(Debug)]
@@ -92,11 +89,17 @@ impl Launcher for KvmLauncher {
 
 fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineConfig, BoxError> {
     let boot = match (&node.toplevel, &node.kernel) {
-        (Some(folder), _) => toplevel::read(folder, node.cmdline.as_deref())?,
+        (Some(folder), _) => {
+            let mut boot = toplevel::read(folder, node.cmdline.as_deref())?;
+            if let Some(profile) = node.profile {
+                boot.cmdline = profile.for_toplevel(&boot.cmdline);
+            }
+            boot
+        }
         (None, Some(kernel)) => BootConfig {
             kernel: kernel.clone(),
             initrd: node.initrd.clone(),
-            cmdline: node.cmdline.clone().unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+            cmdline: BootProfile::for_kernel(node.profile, node.cmdline.as_deref()),
         },
         (None, None) => return Err("it has neither a toplevel nor a kernel".into()),
     };
@@ -217,5 +220,40 @@ impl FilePort for HostChannel {
              if [ -r \"$at/name\" ] && [ \"$(<\"$at/name\")\" = {FILES_PORT} ]; then port=/dev/${{at##*/}}; fi; \
              done; fi; [ -c \"$port\" ] || port="
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use snowboot_config::BootProfile;
+
+    use super::*;
+
+    fn cmdline(text: &str) -> String {
+        let node = NodeConfig::parse("m", Path::new("/m.toml"), text).unwrap();
+        machine_config("m", 1, &node).unwrap().boot.cmdline
+    }
+
+    #[test]
+    fn a_bare_kernel_gets_the_standard_profile_or_what_the_manifest_says() {
+        assert_eq!(cmdline("kernel = 'k'"), BootProfile::Standard.cmdline());
+        assert_eq!(cmdline("kernel = 'k'\ncmdline = 'x'"), "x");
+        assert_eq!(cmdline("kernel = 'k'\nprofile = 'plain'\ncmdline = 'x'"), "console=ttyS0 panic=1 x");
+    }
+
+    #[test]
+    fn a_toplevel_gets_only_a_profile_that_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("kernel", "k"), ("kernel-params", "mitigations=auto loglevel=4")] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let toplevel = format!("toplevel = '{}'\ncmdline = 'x'\n", folder.path().display());
+        let own = cmdline(&toplevel);
+        assert!(own.starts_with("mitigations=auto loglevel=4 init=") && own.ends_with("/init x"), "{own}");
+        let fast = cmdline(&format!("{toplevel}profile = 'fast'"));
+        assert_eq!(fast, BootProfile::Fast.for_toplevel(&own));
+        assert!(fast.len() > own.len() && fast.ends_with(&own), "{fast}");
     }
 }

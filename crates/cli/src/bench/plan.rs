@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::args::{BootArgs, NamedFile};
 use super::initrd;
 use super::vmm::{self, Guest, Vmm};
-use crate::run::{DEFAULT_CMDLINE, boot_of_toplevel};
+use crate::run::boot_of_toplevel;
 use crate::say;
 use crate::test::readable;
 
@@ -173,7 +173,7 @@ fn named_program(vmm: Vmm, path: &Path) -> Result<PathBuf> {
 fn kernels(args: &BootArgs, folder: &Path, needs_elf: bool) -> Result<Vec<Kernel>> {
     let mut kernels = Vec::new();
     if let Some(toplevel) = &args.toplevel {
-        let boot = boot_of_toplevel(toplevel, None)?;
+        let boot = boot_of_toplevel(toplevel, None, None)?;
         let Some(initrd) = boot.initrd else {
             bail!(
                 "The toplevel {} has no initrd; only one with an initrd can be measured",
@@ -264,11 +264,11 @@ fn cmdlines(args: &BootArgs) -> Vec<(Option<&str>, Option<&str>)> {
 /// The whole command line, and whether it is the VMM's usual one.
 fn cmdline(args: &BootArgs, vmm: Vmm, given: Option<&str>) -> Result<(String, bool)> {
     if let Some(toplevel) = &args.toplevel {
-        return Ok((boot_of_toplevel(toplevel, given)?.cmdline, false));
+        return Ok((boot_of_toplevel(toplevel, given, None)?.cmdline, false));
     }
     Ok(match given {
         Some(text) => (text.to_owned(), false),
-        None if args.same_cmdline => (DEFAULT_CMDLINE.to_owned(), false),
+        None if args.same_cmdline => (Vmm::Snowboot.usual_cmdline().to_owned(), false),
         None => (vmm.usual_cmdline().to_owned(), true),
     })
 }

@@ -11,8 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-use crate::run::DEFAULT_CMDLINE;
+use snowboot_config::BootProfile;
 
 /// Linux's number for it (include/uapi/linux/kvm.h).
 const KVM_CAP_XCRS: u32 = 56;
@@ -73,7 +72,7 @@ impl Vmm {
     /// The command line that its users give it, as its documentation has it, without words about disks.
     pub(super) fn usual_cmdline(self) -> &'static str {
         match self {
-            Self::Snowboot => DEFAULT_CMDLINE,
+            Self::Snowboot => BootProfile::default().cmdline(),
             // Its documentation sets the console only. With `panic=-1` and `-no-reboot` a panic ends it.
             Self::Qemu | Self::QemuMicrovm => "console=ttyS0 quiet panic=-1",
             // docs/initrd.md.

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::ArgGroup;
 use snowboot_config::{
-    BootConfig, DiskConfig, MacAddress, MachineConfig, MemorySize, NicConfig, ValueError, VcpuCount,
+    BootConfig, BootProfile, DiskConfig, MacAddress, MachineConfig, MemorySize, NicConfig, ValueError,
+    VcpuCount,
 };
 use snowboot_vmm::toplevel;
 
 use crate::kvm_device::KvmDevice;
 use crate::{disk, exit};
 
-/// A bare kernel's command line: its messages on this terminal, and a panic ends the run.
-pub(crate) const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=1";
 /// Added to a toplevel that has no console there: without it nothing would be seen.
 const CONSOLE: &str = "console=ttyS0";
 /// The machine's name, as in logs.
@@ -38,9 +37,11 @@ pub(crate) struct Args {
         long,
         value_name = "TEXT",
         allow_hyphen_values = true,
-        help = "The kernel's command line [default: console=ttyS0 panic=1]; it goes after a toplevel's own"
+        help = "The kernel's command line [default: that of --profile]; it goes after a toplevel's own"
     )]
     cmdline: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = profile, help = profile_help())]
+    profile: Option<BootProfile>,
     /// Guest memory, such as 512, 512M or 2G
     #[arg(short, long, value_name = "SIZE", default_value = "1024")]
     memory: MemorySize,
@@ -89,9 +90,23 @@ Examples:
   snowboot run ./result
   snowboot run ./result --memory 2G --cpus 2 --disk root.img,serial=root --cmdline systemd.log_level=debug
   snowboot run --kernel bzImage --initrd initrd --cmdline 'console=ttyS0 panic=1 init=/bin/sh'
+  snowboot run --kernel bzImage --initrd initrd --profile fast
   snowboot run ./result --timeline --timeline-json timeline.json
   snowboot run ./result --disk data.img,create=512 --report report.json < /dev/null > console.log",
         exit::RUN_HELP
+    )
+}
+
+fn profile(text: &str) -> Result<BootProfile, ValueError> {
+    text.parse()
+}
+
+fn profile_help() -> String {
+    let names = BootProfile::ALL.map(BootProfile::name).join(", ");
+    format!(
+        "A set of kernel parameters: {names} [default: {} for --kernel without --cmdline]; \
+         the rest of the command line goes after it",
+        BootProfile::default()
     )
 }
 
@@ -124,11 +139,11 @@ impl Args {
 
     fn boot(&self) -> Result<BootConfig> {
         match (&self.toplevel, &self.kernel) {
-            (Some(folder), _) => boot_of_toplevel(folder, self.cmdline.as_deref()),
+            (Some(folder), _) => boot_of_toplevel(folder, self.cmdline.as_deref(), self.profile),
             (None, Some(kernel)) => Ok(BootConfig {
                 kernel: kernel.clone(),
                 initrd: self.initrd.clone(),
-                cmdline: self.cmdline.clone().unwrap_or_else(|| DEFAULT_CMDLINE.to_owned()),
+                cmdline: BootProfile::for_kernel(self.profile, self.cmdline.as_deref()),
             }),
             (None, None) => bail!("There is nothing to boot; name a toplevel or a --kernel"),
         }
@@ -136,8 +151,15 @@ impl Args {
 }
 
 /// What a toplevel boots, with a console on ttyS0; `extra` goes after its own command line.
-pub(crate) fn boot_of_toplevel(folder: &Path, extra: Option<&str>) -> Result<BootConfig> {
+pub(crate) fn boot_of_toplevel(
+    folder: &Path,
+    extra: Option<&str>,
+    profile: Option<BootProfile>,
+) -> Result<BootConfig> {
     let mut boot = toplevel::read(folder, extra)?;
+    if let Some(profile) = profile {
+        boot.cmdline = profile.for_toplevel(&boot.cmdline);
+    }
     if !boot.cmdline.split_ascii_whitespace().any(is_console) {
         // The last one is /dev/console, where init writes.
         boot.cmdline = format!("{} {CONSOLE}", boot.cmdline);
@@ -167,15 +189,19 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_kernel_gets_a_console_and_ends_on_panic_unless_told_otherwise() {
+    fn a_bare_kernel_gets_the_standard_profile_unless_told_otherwise() {
         let args = parse(&["--kernel", "k", "--initrd", "i", "--vlan", "3"]).unwrap();
         let machine = args.machine().unwrap();
-        assert_eq!(machine.boot.cmdline, "console=ttyS0 panic=1");
+        assert_eq!(machine.boot.cmdline, BootProfile::Standard.cmdline());
         assert_eq!(machine.boot.initrd, Some(PathBuf::from("i")));
         assert_eq!(machine.nics[0].mac.to_string(), "52:54:00:12:03:01");
         assert_eq!(machine.memory, MemorySize::DEFAULT);
         let args = parse(&["--kernel", "k", "--cmdline", "-x"]).unwrap();
         assert_eq!(args.machine().unwrap().boot.cmdline, "-x");
+        let args = parse(&["--kernel", "k", "--profile", "plain"]).unwrap();
+        assert_eq!(args.machine().unwrap().boot.cmdline, "console=ttyS0 panic=1");
+        let args = parse(&["--kernel", "k", "--profile", "fast", "--cmdline", "x"]).unwrap();
+        assert_eq!(args.machine().unwrap().boot.cmdline, format!("{} x", BootProfile::Fast.cmdline()));
     }
 
     #[test]
@@ -192,8 +218,13 @@ mod tests {
         assert!(cmdline("console=ttyS01", &[]).ends_with("/init console=ttyS0"));
         for own in ["console=ttyS0", "console=ttyS0,115200n8 console=tty0"] {
             assert!(cmdline(own, &[]).ends_with("/init"), "{own}");
+            assert!(cmdline(own, &[]).starts_with(own), "{own}");
         }
         assert!(cmdline("", &["--cmdline", "console=ttyS0,9600"]).ends_with("/init console=ttyS0,9600"));
+        let named = cmdline("a=1", &["--profile", "fast", "--cmdline", "mitigations=auto"]);
+        assert!(named.contains(" init_on_alloc=0 a=1 init=/"), "{named}");
+        assert!(named.ends_with("/init mitigations=auto console=ttyS0"), "{named}");
+        assert!(!named.contains("mitigations=off"), "{named}");
     }
 
     #[test]

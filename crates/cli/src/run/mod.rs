@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 use snowboot_network::Switch;
 use snowboot_vmm::{Builder, KernelCache, Machine, Outcome, Timeline};
 
-pub(crate) use self::args::{Args, DEFAULT_CMDLINE, boot_of_toplevel};
+pub(crate) use self::args::{Args, boot_of_toplevel};
 use self::console::Console;
 use self::terminal::Terminal;
 use crate::report::{Destination, Report};

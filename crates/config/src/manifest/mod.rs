@@ -18,7 +18,7 @@ use self::names::Names;
 pub use self::names::variable_name;
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
-use crate::{DiskConfig, MemorySize, VcpuCount};
+use crate::{BootProfile, DiskConfig, MemorySize, VcpuCount};
 
 /// A test, as a manifest file describes it. Paths are relative to the manifest's folder until [`Manifest::parse`] has
 /// joined them.
@@ -64,6 +64,9 @@ pub struct NodeConfig {
     /// Kernel command line; with a toplevel, added to its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
+    /// A set of kernel parameters to put before the rest of the command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<BootProfile>,
     /// Guest memory.
     pub memory: MemorySize,
     /// Number of vCPUs.
@@ -81,7 +84,8 @@ pub struct NodeConfig {
 pub struct ManifestError(pub String);
 
 const MANIFEST_KEYS: &[&str] = &["name", "script", "test-script", "global-timeout", "machines"];
-const NODE_KEYS: &[&str] = &["toplevel", "kernel", "initrd", "cmdline", "memory", "vcpus", "vlans", "disks"];
+const NODE_KEYS: &[&str] =
+    &["toplevel", "kernel", "initrd", "cmdline", "profile", "memory", "vcpus", "vlans", "disks"];
 const DISK_KEYS: &[&str] = &["path", "read-only", "serial", "create-mib"];
 
 impl Manifest {
@@ -221,6 +225,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         kernel: table.path("kernel", folder)?,
         initrd: table.path("initrd", folder)?,
         cmdline: table.text("cmdline")?.map(str::to_owned),
+        profile: profile(&table)?,
         memory: memory(&table)?,
         vcpus: vcpus(&table)?,
         vlans: vlans(&table)?,
@@ -236,6 +241,11 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         (None, None, _) => Err(Fault::new(place, format!("{of} boots nothing: give `toplevel` or `kernel`"))),
         _ => Ok(config),
     }
+}
+
+fn profile(table: &Table<'_>) -> Result<Option<BootProfile>, Fault> {
+    let profile = table.text("profile")?.map(str::parse).transpose();
+    profile.map_err(|error: crate::ValueError| table.wrong("profile", &error.to_string()))
 }
 
 fn memory(table: &Table<'_>) -> Result<MemorySize, Fault> {

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
-use crate::MemorySize;
+use crate::{BootProfile, MemorySize};
 
 const GOOD: &str = r#"
 name = "ping"
@@ -19,6 +19,7 @@ read-only = true
 serial = "root"
 [machines.a]
 kernel = "/boot/vmlinuz"
+profile = "fast"
 "#;
 
 fn toml(text: &str) -> Result<Manifest, String> {
@@ -44,6 +45,7 @@ fn a_manifest_has_defaults_and_paths_from_its_folder() {
     let (a, b) = (&manifest.machines["a"], &manifest.machines["b"]);
     assert_eq!((a.memory.mib(), a.vcpus.get(), a.vlans.as_slice()), (1024, 1, &[1][..]));
     assert_eq!(a.kernel.as_deref(), Some(Path::new("/boot/vmlinuz")));
+    assert_eq!((a.profile, b.profile), (Some(BootProfile::Fast), None));
     assert_eq!((b.memory.mib(), b.vcpus.get(), b.vlans.as_slice()), (2048, 2, &[1, 7][..]));
     assert_eq!(b.disks[0].path, Path::new("folder/guests/b/root.erofs"));
     assert!(b.disks[0].read_only && b.disks[0].create_mib.is_none());
@@ -53,7 +55,7 @@ fn a_manifest_has_defaults_and_paths_from_its_folder() {
 fn json_says_the_same() {
     let manifest = toml(GOOD).unwrap();
     let text = r#"{"name": "ping", "script": "ping.py", "global-timeout": null, "machines": {
-        "a": {"kernel": "/boot/vmlinuz"},
+        "a": {"kernel": "/boot/vmlinuz", "profile": "fast"},
         "b": {"toplevel": "guests/b", "memory": 2048, "vcpus": 2, "vlans": [1, 7],
               "disks": [{"path": "guests/b/root.erofs", "read-only": true, "serial": "root"}]}}}"#;
     assert_eq!(json(text).unwrap(), manifest);
@@ -77,7 +79,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
     assert_eq!(node_error("cores = 1\n"), "5:1: unknown key `cores` of machine `m`: did you mean `vcpus`?");
     assert_eq!(
         node_error("zzzzzzzz = 1\n"),
-        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, memory, vcpus, vlans, disks"
+        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks"
     );
     assert_eq!(
         toml("name = 't'\ntestScript = ''\n").unwrap_err(),
@@ -100,6 +102,8 @@ fn wrong_values_are_named_with_their_line() {
         ("vlans = [256]\n", "VLAN 256 is out of range"),
         ("vlans = 1\n", "expected a list, found a number"),
         ("cmdline = \"a\\u0000b\"\n", "NUL"),
+        ("profile = 'slow'\n", "`slow` is not a boot profile: choose one of plain, standard, fast"),
+        ("profile = true\n", "expected a text"),
         ("initrd = ''\n", "expected a path"),
         ("disks = [{ serial = 'x' }]\n", "disk 1 of machine `m` has no `path`"),
         ("disks = [{ path = 'x', serial = '123456789012345678901' }]\n", "is not 1 to 20 printable"),
