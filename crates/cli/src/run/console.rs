@@ -1,6 +1,7 @@
 //! The guest's output on its way to the standard output.
 //!
-//! A vCPU hands over one byte at a time and must not wait for a terminal; a thread of its own writes what has gathered.
+//! A vCPU hands over one byte at a time and must not wait for a terminal; a thread of its own writes what has gathered: a
+//! line at a time, for a wake-up and a write of each byte would cost more than the guest's part in it.
 //! When the reader is slower than the guest for long, the guest waits: a console that is kept in a file or read by a
 //! program must be whole.
 
@@ -10,6 +11,7 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,6 +20,10 @@ use super::Event;
 
 /// Bytes that wait for the reader: a whole boot's messages.
 const CAPACITY: usize = 1 << 20;
+
+/// How long the beginning of a line waits for its end: longer than a guest takes to write a line, and nothing to someone
+/// who reads a prompt or the echo of a key.
+const REST_OF_LINE: Duration = Duration::from_millis(2);
 
 /// The way from the guest to a writer.
 #[derive(Debug)]
@@ -40,6 +46,13 @@ struct State {
     last: Option<u8>,
 }
 
+impl State {
+    /// Whether what waits is not to wait for the rest of a line.
+    fn is_to_be_written(&self) -> bool {
+        self.closed || self.waiting.len() >= CAPACITY || self.waiting.ends_with(b"\n")
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,22 +61,27 @@ impl Shared {
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn wait_for_line<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+        let waited = self.changed.wait_timeout_while(state, limit, |state| !state.is_to_be_written());
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 impl Console {
     /// To the standard output, without the line buffer of [`io::Stdout`]: a prompt has no line end.
     pub(super) fn to_stdout(events: Sender<Event>) -> Result<Self> {
         let out = io::stdout().as_fd().try_clone_to_owned().context("Cannot use the standard output")?;
-        Self::new(Patient(File::from(out)), events)
+        Self::new(Patient(File::from(out)), events, REST_OF_LINE)
     }
 
-    fn new(out: impl Write + Send + 'static, events: Sender<Event>) -> Result<Self> {
+    fn new(out: impl Write + Send + 'static, events: Sender<Event>, rest_of_line: Duration) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let pumped = Arc::clone(&shared);
         thread::Builder::new()
             .name("console".to_owned())
             .spawn(move || {
-                let event = match pump(&pumped, out) {
+                let event = match pump(&pumped, out, rest_of_line) {
                     Ok(()) => Event::Drained,
                     Err(error) => Event::OutputFailed(error),
                 };
@@ -105,9 +123,13 @@ impl Write for GuestEnd {
         if state.closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        let is_first = state.waiting.is_empty();
         state.waiting.extend_from_slice(bytes);
         state.last = bytes.last().copied().or(state.last);
-        self.shared.changed.notify_all();
+        // Each call wakes somebody up or enters the host's kernel to find nobody.
+        if is_first || state.is_to_be_written() {
+            self.shared.changed.notify_all();
+        }
         Ok(bytes.len())
     }
 
@@ -117,7 +139,7 @@ impl Write for GuestEnd {
 }
 
 /// Writes until the console is closed and empty, or `out` fails.
-fn pump(shared: &Shared, mut out: impl Write) -> io::Result<()> {
+fn pump(shared: &Shared, mut out: impl Write, rest_of_line: Duration) -> io::Result<()> {
     let mut batch = Vec::new();
     loop {
         batch.clear();
@@ -126,7 +148,10 @@ fn pump(shared: &Shared, mut out: impl Write) -> io::Result<()> {
             while state.waiting.is_empty() && !state.closed {
                 state = shared.wait(state);
             }
+            state = shared.wait_for_line(state, rest_of_line);
             std::mem::swap(&mut batch, &mut state.waiting);
+        }
+        if batch.len() >= CAPACITY {
             shared.changed.notify_all();
         }
         if batch.is_empty() {
@@ -174,7 +199,7 @@ mod tests {
     fn all_output_arrives_in_order_and_then_the_end_is_told() {
         let (mut reader, writer) = io::pipe().unwrap();
         let (sender, events) = mpsc::channel();
-        let console = Console::new(writer, sender).unwrap();
+        let console = Console::new(writer, sender, REST_OF_LINE).unwrap();
         let mut guest = console.guest_end();
         let text: Vec<u8> = (0..=255).cycle().take(3 * CAPACITY).collect();
         let expected = text.clone();
@@ -190,10 +215,29 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_written_as_one_and_a_prompt_without_its_end() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let console = Console::new(writer, mpsc::channel().0, SOON).unwrap();
+        let mut guest = console.guest_end();
+        let mut found = [0; 64];
+        for byte in b"a line" {
+            guest.write_all(&[*byte]).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+        guest.write_all(b"\n").unwrap();
+        assert_eq!(reader.read(&mut found).unwrap(), 7);
+
+        let (mut reader, writer) = io::pipe().unwrap();
+        let console = Console::new(writer, mpsc::channel().0, REST_OF_LINE).unwrap();
+        console.guest_end().write_all(b"login: ").unwrap();
+        assert_eq!(reader.read(&mut found).unwrap(), 7);
+    }
+
+    #[test]
     fn a_guest_that_waits_for_a_stuck_reader_is_let_go_by_closing() {
         let (_reader, writer) = io::pipe().unwrap();
         let (sender, _events) = mpsc::channel();
-        let console = Console::new(writer, sender).unwrap();
+        let console = Console::new(writer, sender, REST_OF_LINE).unwrap();
         let mut guest = console.guest_end();
         let (done, finished) = mpsc::channel();
         thread::spawn(move || {
@@ -210,7 +254,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let (sender, events) = mpsc::channel();
-        let console = Console::new(writer, sender).unwrap();
+        let console = Console::new(writer, sender, REST_OF_LINE).unwrap();
         let mut guest = console.guest_end();
         guest.write_all(b"hello\n").unwrap();
         let Ok(Event::OutputFailed(error)) = events.recv_timeout(SOON) else { panic!("no event") };
