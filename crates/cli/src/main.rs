@@ -28,8 +28,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 const LOG_VARIABLE: &str = "SNOWBOOT_LOG";
 
@@ -104,20 +106,20 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 }
 
 fn start_log() -> Result<()> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::WARN.into())
-        .with_env_var(LOG_VARIABLE)
-        .from_env()
-        .with_context(|| {
-            format!("{LOG_VARIABLE} is not a log filter; write a level such as info, or snowboot_vmm=debug")
-        })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .compact()
-        .init();
+    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).compact();
+    tracing_subscriber::registry().with(log_filter()?).with(log).init();
     Ok(())
+}
+
+/// What is logged. By target and level alone: a filter for spans brings a regular-expression engine along.
+fn log_filter() -> Result<Targets> {
+    let wanted = std::env::var_os(LOG_VARIABLE).unwrap_or_default();
+    if wanted.is_empty() {
+        return Ok(Targets::new().with_default(LevelFilter::WARN));
+    }
+    wanted.to_string_lossy().parse().with_context(|| {
+        format!("{LOG_VARIABLE} is not a log filter; write a level such as info, or snowboot_vmm=debug")
+    })
 }
 
 #[cfg(test)]
