@@ -44,6 +44,8 @@ enum Chore {
     Bench(bench::Args),
     /// Build the program and the Python package
     Build,
+    /// Build the program as users get it (small, static, slow to build) and print where it is
+    Dist,
     /// Build the payload that checks a machine from inside and print where it is
     Firmware,
     /// Build the Python package as a wheel and print where it is
@@ -69,6 +71,10 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
         Chore::Build => {
             let built = build::run()?;
             println!("{}\n{}", built.program.display(), built.python.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Chore::Dist => {
+            println!("{}", build::dist()?.display());
             Ok(ExitCode::SUCCESS)
         }
         Chore::Firmware => firmware::run(),
