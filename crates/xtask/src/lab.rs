@@ -90,7 +90,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })))
 }
 
-/// The ELF image of the kernel in `package`, the unpacked tree of a Debian kernel package that is packed with xz.
+/// The bzImage in `package`, the unpacked tree of a Debian kernel package.
+pub(crate) fn packed_kernel(package: &std::path::Path) -> Result<PathBuf> {
+    kernel::bz_image(package)
+}
+
+/// The ELF image of the kernel in `package`, the unpacked tree of a Debian kernel package.
 pub(crate) fn unpacked_kernel(package: &std::path::Path) -> Result<PathBuf> {
     kernel::image(package)
 }

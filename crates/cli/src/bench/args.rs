@@ -36,6 +36,9 @@ Examples:
   snowboot bench boot --kernel bzImage --against none --json before.json
   snowboot bench boot --kernel bzImage --against none --baseline before.json";
 
+/// Machines in one process: far more than one host boots at once, and few enough to have numbers on the command line.
+pub(super) const MACHINES_MAX: i64 = 1000;
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP, group = ArgGroup::new("boot").args(["toplevel", "kernel"]).required(true))]
 pub(super) struct BootArgs {
@@ -84,6 +87,9 @@ pub(super) struct BootArgs {
     /// Runs before them that do not count: they fill caches
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub(super) warm_up: u32,
+    /// Measure Snowboot with so many machines in one process, too, started at once; several are compared
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=MACHINES_MAX))]
+    pub(super) machines: Vec<u32>,
     /// Give Snowboot an empty kernel cache in every run: it unpacks the kernel each time
     #[arg(long)]
     pub(super) cold_cache: bool,
@@ -211,7 +217,7 @@ fn marker(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn vcpus(text: &str) -> Result<VcpuCount, ValueError> {
+pub(super) fn vcpus(text: &str) -> Result<VcpuCount, ValueError> {
     let count: u8 = text.parse().map_err(|_| {
         ValueError(format!("`{text}` is not a number of vCPUs: choose 1 to {}", VcpuCount::MAX))
     })?;

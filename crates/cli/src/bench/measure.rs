@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use serde::{Deserialize, Serialize};
 use wait4::{ResUse, Wait4};
 
+use super::cpu;
 use super::interrupt::Interrupt;
 use super::limit::{Clock, Limit};
 use super::memory;
@@ -37,7 +38,10 @@ pub(super) struct Launch<'a> {
     pub(super) environment: &'a [(&'static str, PathBuf)],
     /// Its working folder.
     pub(super) folder: &'a Path,
+    /// Bytes of each machine's memory.
     pub(super) guest_memory: u64,
+    /// How often the marker comes: once from each machine.
+    pub(super) machines: u32,
 }
 
 /// What holds for all runs.
@@ -63,12 +67,30 @@ pub(super) struct Sample {
     pub(super) peak_rss_bytes: u64,
     /// Resident memory beside the guest's, at the marker.
     pub(super) added_bytes: Option<u64>,
+    /// All resident memory at the marker; a page that is mapped twice counts twice.
+    #[serde(default)]
+    pub(super) resident_bytes: Option<u64>,
+    /// The same with each page once, and of those of other processes this one's share.
+    #[serde(default)]
+    pub(super) proportional_bytes: Option<u64>,
+    /// CPU time of the process until it was stopped at the marker.
+    #[serde(default)]
+    pub(super) marker_cpu_seconds: Option<f64>,
+    /// Of its CPU time, what Linux says its guests ran for. It comes in steps of 10 ms, to either side: only the mean of
+    /// several runs tells more.
+    #[serde(default)]
+    pub(super) guest_seconds: Option<f64>,
 }
 
 impl Sample {
     /// CPU time in all.
     pub(super) fn cpu_seconds(&self) -> f64 {
         self.user_seconds + self.system_seconds
+    }
+
+    /// What of the CPU time until the marker was not the guest's.
+    pub(super) fn own_seconds(&self) -> Option<f64> {
+        Some(self.marker_cpu_seconds? - self.guest_seconds?)
     }
 }
 
@@ -125,17 +147,27 @@ pub(super) fn measure(launch: &Launch<'_>, terms: &Terms<'_>) -> Result<Sample, 
     let limit = Limit::start(terms.timeout, terms.clock);
     let start = Instant::now();
     let mut vmm = Running::start(launch)?;
-    let end = vmm.watch(terms.marker, start, &limit, &terms.interrupt)?;
+    let marker = Marker { text: terms.marker, times: launch.machines };
+    let end = vmm.watch(marker, start, &limit, &terms.interrupt)?;
     if let End::Marker(wall) = end {
         vmm.signal(Signal::STOP);
-        let added = memory::added(vmm.pid, launch.guest_memory);
+        let marker_cpu = cpu::of_process(vmm.pid);
+        let memory = memory::of_process(vmm.pid, launch.guest_memory, launch.machines);
+        let before = cpu::guests_of_children();
         let used = vmm.finish()?;
+        let after = cpu::guests_of_children();
         return Ok(Sample {
             user_seconds: used.rusage.utime.as_secs_f64(),
             system_seconds: used.rusage.stime.as_secs_f64(),
             wall_seconds: wall.as_secs_f64(),
             peak_rss_bytes: used.rusage.maxrss,
-            added_bytes: added,
+            added_bytes: memory.and_then(|memory| memory.added),
+            resident_bytes: memory.map(|memory| memory.resident),
+            proportional_bytes: memory.map(|memory| memory.proportional),
+            marker_cpu_seconds: marker_cpu.map(|time| time.as_secs_f64()),
+            guest_seconds: after
+                .zip(before)
+                .map(|(after, before)| after.saturating_sub(before).as_secs_f64()),
         });
     }
     let output = vmm.said();
@@ -150,11 +182,20 @@ pub(super) fn measure(launch: &Launch<'_>, terms: &Terms<'_>) -> Result<Sample, 
 pub(super) fn version(program: &Path, folder: &Path, terms: &Terms<'_>) -> Result<Option<String>, Failure> {
     let start = Instant::now();
     let question = ["--version".into()];
-    let launch = Launch { program, arguments: &question, environment: &[], folder, guest_memory: 0 };
+    let launch =
+        Launch { program, arguments: &question, environment: &[], folder, guest_memory: 0, machines: 1 };
     let mut asked = Running::start(&launch)?;
-    asked.watch("\n", start, &Limit::start(VERSION_LIMIT, terms.clock), &terms.interrupt)?;
+    let line = Marker { text: "\n", times: 1 };
+    asked.watch(line, start, &Limit::start(VERSION_LIMIT, terms.clock), &terms.interrupt)?;
     let said = String::from_utf8_lossy(&asked.console.seen);
     Ok(said.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned))
+}
+
+/// What a watch waits for.
+#[derive(Clone, Copy, Debug)]
+struct Marker<'a> {
+    text: &'a str,
+    times: u32,
 }
 
 /// How a watch ended.
@@ -202,14 +243,15 @@ impl Running {
         }
     }
 
-    /// Reads what it says until the marker, its end, or the end of the time.
+    /// Reads what it says until all of the markers, its end, or the end of the time.
     fn watch(
         &mut self,
-        marker: &str,
+        marker: Marker<'_>,
         start: Instant,
         limit: &Limit,
         interrupt: &Interrupt,
     ) -> Result<End, Failure> {
+        let mut missing = marker.times;
         loop {
             let Some(left) = limit.left() else { return Ok(End::TimedOut) };
             let ready = self.wait(left, interrupt)?;
@@ -219,8 +261,11 @@ impl Running {
             if ready.errors {
                 self.errors.read();
             }
-            if ready.console && self.console.read_until(marker) {
-                return Ok(End::Marker(start.elapsed()));
+            if ready.console {
+                missing = missing.saturating_sub(self.console.read_and_count(marker.text));
+                if missing == 0 {
+                    return Ok(End::Marker(start.elapsed()));
+                }
             }
             if ready.ended && !ready.console && !ready.errors {
                 return Ok(End::Ended);
@@ -317,11 +362,12 @@ impl Stream {
         count
     }
 
-    /// The same; returns whether `text` is there with what came.
-    fn read_until(&mut self, text: &str) -> bool {
+    /// The same; returns how often `text` is there with what came.
+    fn read_and_count(&mut self, text: &str) -> u32 {
         let new = self.read().saturating_add(text.len().saturating_sub(1));
         let tail = self.seen.get(self.seen.len().saturating_sub(new)..).unwrap_or_default();
-        tail.windows(text.len().max(1)).any(|window| window == text.as_bytes())
+        let found = tail.windows(text.len().max(1)).filter(|window| *window == text.as_bytes()).count();
+        u32::try_from(found).unwrap_or(u32::MAX)
     }
 
     fn last_lines(&self, name: &str) -> String {

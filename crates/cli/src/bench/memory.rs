@@ -4,14 +4,27 @@ use std::fs;
 
 use rustix::process::Pid;
 
-/// Resident bytes of the process that are not in guest memory, which is the one mapping of exactly `guest` bytes. `None`
-/// when there is none, or several, or the process has ended.
-pub(super) fn added(pid: Pid, guest: u64) -> Option<u64> {
-    beside_guest(&fs::read_to_string(format!("/proc/{}/smaps", pid.as_raw_nonzero())).ok()?, guest)
+/// The memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// Resident bytes that are not guest memory; `None` when it cannot be told.
+    pub(super) added: Option<u64>,
+    /// All resident bytes; those that are mapped twice count twice.
+    pub(super) resident: u64,
+    /// Each page counts once, and one that several processes have is divided among them.
+    pub(super) proportional: u64,
 }
 
-fn beside_guest(smaps: &str, guest: u64) -> Option<u64> {
+/// What a process has that runs `machines` with `guest` bytes each; `None` when it has ended. Guest memory is the mappings of
+/// exactly that size: with more or fewer of them than machines it cannot be told.
+pub(super) fn of_process(pid: Pid, guest: u64, machines: u32) -> Option<Memory> {
+    let smaps = fs::read_to_string(format!("/proc/{}/smaps", pid.as_raw_nonzero())).ok()?;
+    (!smaps.is_empty()).then(|| of_smaps(&smaps, guest, machines))
+}
+
+fn of_smaps(smaps: &str, guest: u64, machines: u32) -> Memory {
     let mut total: u64 = 0;
+    let mut proportional: u64 = 0;
     let mut in_guest: u64 = 0;
     let mut guest_mappings: u32 = 0;
     let mut is_guest = false;
@@ -26,9 +39,12 @@ fn beside_guest(smaps: &str, guest: u64) -> Option<u64> {
             if is_guest {
                 in_guest = in_guest.saturating_add(resident);
             }
+        } else if let Some(share) = line.strip_prefix("Pss:").and_then(bytes) {
+            proportional = proportional.saturating_add(share);
         }
     }
-    (guest_mappings == 1).then(|| total.saturating_sub(in_guest))
+    let added = (guest_mappings == machines).then(|| total.saturating_sub(in_guest));
+    Memory { added, resident: total, proportional }
 }
 
 /// Of an address range such as `7f00-7f10`.
@@ -49,21 +65,35 @@ mod tests {
 7f0000000000-7f0008000000 rw-p 00000000 00:00 0 
 Size:             131072 kB
 Rss:               40000 kB
+Pss:               20000 kB
 7f0010000000-7f0010010000 rw-p 00000000 00:00 0 
 Rss:                   8 kB
+Pss:                   8 kB
 7f0018000000-7f0018001000 r-xp 00000000 00:01 4   /usr/bin/vmm
 Rss:                   2 kB
+Pss:                   1 kB
 ";
+
+    fn added(smaps: &str, guest: u64, machines: u32) -> Option<u64> {
+        of_smaps(smaps, guest, machines).added
+    }
+
+    #[test]
+    fn all_memory_is_counted_and_shares_too() {
+        let memory = of_smaps(SMAPS, 128 << 20, 1);
+        assert_eq!((memory.resident, memory.proportional), (40_010 << 10, 20_009 << 10));
+    }
 
     #[test]
     fn guest_memory_is_known_by_its_size() {
-        assert_eq!(beside_guest(SMAPS, 128 << 20), Some(10 << 10));
+        assert_eq!(added(SMAPS, 128 << 20, 1), Some(10 << 10));
+        assert_eq!(added(&SMAPS.repeat(2), 128 << 20, 2), Some(20 << 10));
     }
 
     #[test]
     fn what_cannot_be_told_is_not() {
-        assert_eq!(beside_guest(SMAPS, 64 << 20), None);
-        assert_eq!(beside_guest(&SMAPS.repeat(2), 128 << 20), None);
-        assert_eq!(added(rustix::process::getpid(), 128 << 20), None);
+        assert_eq!(added(SMAPS, 64 << 20, 1), None);
+        assert_eq!(added(&SMAPS.repeat(2), 128 << 20, 1), None);
+        assert_eq!(of_process(rustix::process::getpid(), 128 << 20, 1).unwrap().added, None);
     }
 }

@@ -8,9 +8,11 @@
 
 mod args;
 mod baseline;
+mod cpu;
 mod initrd;
 mod interrupt;
 mod limit;
+mod machines;
 mod measure;
 mod memory;
 mod plan;
@@ -48,11 +50,15 @@ pub(crate) struct Args {
 enum Command {
     /// Measure how fast a kernel boots, to the first line of its init
     Boot(Box<BootArgs>),
+    /// Run several machines of one kernel in this process, which `boot --machines` measures
+    #[command(hide = true)]
+    Machines(machines::MachinesArgs),
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.command {
         Command::Boot(args) => boot(args),
+        Command::Machines(args) => machines::run(args),
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Configuration {
     pub(super) initrd: PathBuf,
     pub(super) cmdline: String,
     pub(super) is_usual: bool,
+    /// So many machines in one process, where that is compared.
+    pub(super) machines: Option<u32>,
 }
 
 impl Configuration {
@@ -45,6 +47,7 @@ impl Configuration {
             initrd: &self.initrd,
             cmdline: &self.cmdline,
             is_usual: self.is_usual,
+            machines: self.machines,
             memory_mib: args.memory.mib(),
             vcpus: args.vcpus.get(),
         }
@@ -80,17 +83,18 @@ pub(super) fn make(args: &BootArgs, folder: &Path) -> Result<Plan> {
                     }
                 };
                 let (cmdline, is_usual) = cmdline(args, *vmm, given)?;
-                configurations.push(Configuration {
-                    name: name(*vmm, kernel.name.as_deref(), cmdline_name),
+                configurations.extend(machines(args, *vmm).map(|machines| Configuration {
+                    name: name(*vmm, kernel.name.as_deref(), cmdline_name, machines),
                     vmm: *vmm,
                     program: program.clone(),
                     kernel_name: kernel.name.clone(),
                     cmdline_name: cmdline_name.map(str::to_owned),
                     kernel: file.clone(),
                     initrd: kernel.initrd.clone(),
-                    cmdline,
+                    cmdline: cmdline.clone(),
                     is_usual,
-                });
+                    machines,
+                }));
             }
         }
     }
@@ -273,9 +277,16 @@ fn cmdline(args: &BootArgs, vmm: Vmm, given: Option<&str>) -> Result<(String, bo
     })
 }
 
-fn name(vmm: Vmm, kernel: Option<&str>, cmdline: Option<&str>) -> String {
+/// Each VMM as it is, and then Snowboot with as many machines as are wanted.
+fn machines(args: &BootArgs, vmm: Vmm) -> impl Iterator<Item = Option<u32>> + '_ {
+    let several = if vmm == Vmm::Snowboot { args.machines.as_slice() } else { &[] };
+    std::iter::once(None).chain(several.iter().map(|count| Some(*count)))
+}
+
+fn name(vmm: Vmm, kernel: Option<&str>, cmdline: Option<&str>, machines: Option<u32>) -> String {
     let mut name = vmm.name().to_owned();
-    for (what, value) in [("kernel", kernel), ("cmdline", cmdline)] {
+    let machines = machines.map(|count| count.to_string());
+    for (what, value) in [("kernel", kernel), ("cmdline", cmdline), ("machines", machines.as_deref())] {
         if let Some(value) = value {
             name.push_str(&format!(" {what}={value}"));
         }

@@ -73,6 +73,9 @@ pub(super) struct Measured {
     pub(super) kernel_name: Option<String>,
     /// The name of its command line, where several are compared.
     pub(super) cmdline_name: Option<String>,
+    /// So many machines in one process, where that is compared.
+    #[serde(default)]
+    pub(super) machines: Option<u32>,
     pub(super) kernel: String,
     pub(super) initrd: String,
     pub(super) cmdline: String,
@@ -126,6 +129,13 @@ impl Measured {
     /// Median of the memory that the VMM adds, in bytes.
     pub(super) fn added(&self) -> Option<u64> {
         median_of_bytes(self.samples.iter().map(|sample| sample.added_bytes).collect::<Option<_>>()?)
+    }
+
+    /// Mean of the VMM's own CPU time until the marker.
+    pub(super) fn own_seconds(&self) -> Option<f64> {
+        let own: Vec<f64> = self.samples.iter().map(Sample::own_seconds).collect::<Option<_>>()?;
+        let count = u32::try_from(own.len()).ok().filter(|count| *count > 0)?;
+        Some(own.iter().sum::<f64>() / f64::from(count))
     }
 
     /// Median of the most memory, in bytes.
@@ -215,6 +225,10 @@ pub(super) mod tests {
             wall_seconds: cpu * 10.0,
             peak_rss_bytes: 64 << 20,
             added_bytes: (vmm == Vmm::Snowboot).then_some(3 << 20),
+            resident_bytes: Some(40 << 20),
+            proportional_bytes: Some(30 << 20),
+            marker_cpu_seconds: Some(cpu * 0.75),
+            guest_seconds: Some(cpu * 0.5),
         };
         Measured {
             name,
@@ -222,6 +236,7 @@ pub(super) mod tests {
             version: Some("VMM 1.0".to_owned()),
             kernel_name: kernel.map(str::to_owned),
             cmdline_name: None,
+            machines: None,
             kernel: "/boot/<vmlinuz> & \"co\"".to_owned(),
             initrd: "/i".to_owned(),
             cmdline: "console=ttyS0, quiet".to_owned(),

@@ -139,6 +139,7 @@ impl Subject<'_> {
             environment: &environment,
             folder: &self.folder,
             guest_memory: self.guest_memory,
+            machines: self.configuration.machines.unwrap_or(1),
         };
         measure(&launch, terms)
     }
@@ -175,6 +176,7 @@ impl Subject<'_> {
             version: self.version,
             kernel_name: it.kernel_name.clone(),
             cmdline_name: it.cmdline_name.clone(),
+            machines: it.machines,
             kernel: it.kernel.to_string_lossy().into_owned(),
             initrd: it.initrd.to_string_lossy().into_owned(),
             cmdline: it.cmdline.clone(),

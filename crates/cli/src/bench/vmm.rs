@@ -35,6 +35,8 @@ pub(super) struct Guest<'a> {
     pub(super) cmdline: &'a str,
     /// The command line is the VMM's own usual one.
     pub(super) is_usual: bool,
+    /// Snowboot runs so many of it in one process, with `snowboot bench machines`.
+    pub(super) machines: Option<u32>,
     pub(super) memory_mib: u64,
     pub(super) vcpus: u8,
 }
@@ -87,8 +89,14 @@ impl Vmm {
         let (memory, vcpus) = (format!("{}M", guest.memory_mib), guest.vcpus.to_string());
         let mut words: Vec<OsString> = Vec::new();
         let mut add = |more: &[&str]| words.extend(more.iter().map(OsString::from));
+        let machines = guest.machines.map(|count| count.to_string());
         match self {
-            Self::Snowboot => add(&["run", "--memory", &memory, "--cpus", &vcpus]),
+            Self::Snowboot => match &machines {
+                None => add(&["run", "--memory", &memory, "--cpus", &vcpus]),
+                Some(count) => {
+                    add(&["bench", "machines", "--count", count, "--memory", &memory, "--vcpus", &vcpus]);
+                }
+            },
             Self::Qemu => add(&["-machine", "q35", "-smp", &vcpus, "-m", &memory]),
             Self::QemuMicrovm => add(&["-machine", "microvm", "-smp", &vcpus, "-m", &memory]),
             Self::CloudHypervisor => {
@@ -112,7 +120,7 @@ impl Vmm {
         };
         words.extend([kernel.into(), guest.kernel.into(), initrd.into(), guest.initrd.into()]);
         // Its usual command line is what Snowboot takes by itself.
-        if !(self == Self::Snowboot && guest.is_usual) {
+        if !(self == Self::Snowboot && guest.is_usual && machines.is_none()) {
             words.extend([cmdline.into(), guest.cmdline.into()]);
         }
         Ok(words)
@@ -177,7 +185,8 @@ mod tests {
 
     fn guest(is_usual: bool) -> Guest<'static> {
         let (kernel, initrd) = (Path::new("/k"), Path::new("/i"));
-        Guest { kernel, initrd, cmdline: "console=ttyS0 \"x\"", is_usual, memory_mib: 128, vcpus: 2 }
+        let cmdline = "console=ttyS0 \"x\"";
+        Guest { kernel, initrd, cmdline, is_usual, machines: None, memory_mib: 128, vcpus: 2 }
     }
 
     fn line(vmm: Vmm, guest: &Guest<'_>) -> String {
@@ -192,6 +201,10 @@ mod tests {
             "run --memory 128M --cpus 2 --kernel /k --initrd /i --cmdline console=ttyS0 \"x\""
         );
         assert_eq!(line(Vmm::Snowboot, &guest(true)), "run --memory 128M --cpus 2 --kernel /k --initrd /i");
+        assert_eq!(
+            line(Vmm::Snowboot, &Guest { machines: Some(8), ..guest(true) }),
+            "bench machines --count 8 --memory 128M --vcpus 2 --kernel /k --initrd /i --cmdline console=ttyS0 \"x\""
+        );
         let qemu = line(Vmm::QemuMicrovm, &guest(true));
         assert!(qemu.starts_with("-machine microvm -smp 2 -m 128M -accel kvm"), "{qemu}");
         assert!(qemu.ends_with("-kernel /k -initrd /i -append console=ttyS0 \"x\""), "{qemu}");

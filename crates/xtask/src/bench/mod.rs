@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures of whole guests and of single parts, one benchmark per module.
 
+mod boot;
 mod figures;
 mod micro;
 mod shell;
@@ -10,6 +11,7 @@ use anyhow::Result;
 
 const EXAMPLES: &str = "\
 Examples:
+  cargo xtask bench boot --firecracker ./firecracker
   cargo xtask bench shell
   cargo xtask bench shell --count 50 --json target/shell.json
   cargo xtask bench micro
@@ -29,6 +31,8 @@ pub(crate) struct Args {
 /// The benchmarks.
 #[derive(Clone, Debug, clap::Subcommand)]
 enum What {
+    /// Whether the targets for the time and memory of a boot are held, beside other VMMs
+    Boot(boot::Args),
     /// How long a command in a guest takes, and how much of that is Snowboot's
     Shell(shell::Args),
     /// How long single parts take, without a guest: queues, the switch, tables, kernels, the serial port
@@ -38,6 +42,7 @@ enum What {
 /// Runs one.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
+        What::Boot(args) => boot::run(args),
         What::Shell(args) => shell::run(args),
         What::Micro(args) => micro::run(args),
     }

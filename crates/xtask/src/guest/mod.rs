@@ -129,6 +129,11 @@ pub(crate) fn vmlinux(kernel: Kernel) -> Result<PathBuf> {
     lab::unpacked_kernel(&debs::fetch_unpacked(&debs::kernel_package(kernel.flavour())?)?)
 }
 
+/// The kernel as Debian ships it.
+pub(crate) fn bz_image(kernel: Kernel) -> Result<PathBuf> {
+    lab::packed_kernel(&debs::fetch_unpacked(&debs::kernel_package(kernel.flavour())?)?)
+}
+
 /// The root image that goes with a kernel and packages.
 fn root_image(kernel_tree: &Path, packages: &[String]) -> Result<PathBuf> {
     let key = key(&[

@@ -21,6 +21,9 @@ const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 const SECTOR: usize = 512;
 const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
+const LZ4_MAGIC: &[u8] = b"\x02\x21\x4c\x18";
+/// What a block of lz4's legacy frame unpacks to, at most.
+const LZ4_BLOCK_MAX: usize = 8 << 20;
 
 /// The kernel to start from `package`, the unpacked tree of a Debian kernel package.
 pub(crate) fn image(package: &Path) -> Result<PathBuf> {
@@ -38,7 +41,8 @@ pub(crate) fn image(package: &Path) -> Result<PathBuf> {
     Ok(image)
 }
 
-fn bz_image(package: &Path) -> Result<PathBuf> {
+/// The kernel in `package` as it is there.
+pub(crate) fn bz_image(package: &Path) -> Result<PathBuf> {
     let boot = package.join("boot");
     for entry in fs::read_dir(&boot).with_context(|| format!("Cannot list {}", boot.display()))? {
         let path = entry?.path();
@@ -54,13 +58,30 @@ fn unpack(bz_image: &[u8]) -> Result<Vec<u8>> {
     let start = (usize::from(sectors) + 1) * SECTOR + word(bz_image, PAYLOAD_OFFSET)?;
     let payload = bz_image.get(start..).and_then(|rest| rest.get(..word(bz_image, PAYLOAD_LENGTH).ok()?));
     let payload = payload.context("The kernel is cut off")?;
-    if !payload.starts_with(XZ_MAGIC) {
-        bail!("The kernel is not packed with xz");
-    }
-    let mut elf = Vec::new();
-    XzReader::new(payload, false).take(IMAGE_MAX).read_to_end(&mut elf)?;
+    let elf = if payload.starts_with(XZ_MAGIC) {
+        let mut elf = Vec::new();
+        XzReader::new(payload, false).take(IMAGE_MAX).read_to_end(&mut elf)?;
+        elf
+    } else if let Some(blocks) = payload.strip_prefix(LZ4_MAGIC) {
+        unpack_lz4(blocks)?
+    } else {
+        bail!("The kernel is packed neither with xz nor with lz4")
+    };
     if !elf.starts_with(b"\x7fELF") {
         bail!("The kernel's payload is no ELF image");
+    }
+    Ok(elf)
+}
+
+/// Blocks, each with its length before it (the legacy frame of lz4's doc/lz4_Frame_format.md, which kernels use). The
+/// unpacked size, which the kernel's build adds, follows them: a length without a block.
+fn unpack_lz4(mut rest: &[u8]) -> Result<Vec<u8>> {
+    let mut elf = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk()
+        && let Some((block, after)) = after.split_at_checked(usize::try_from(u32::from_le_bytes(*length))?)
+    {
+        elf.extend(lz4_flex::block::decompress(block, LZ4_BLOCK_MAX)?);
+        rest = after;
     }
     Ok(elf)
 }
@@ -97,6 +118,18 @@ mod tests {
         let mut payload = packed(b"\x7fELF and more");
         // The unpacked size follows, as the kernel's build leaves it.
         payload.extend_from_slice(&[0; 4]);
+        assert_eq!(unpack(&bz_image(3, &payload)).unwrap(), b"\x7fELF and more");
+    }
+
+    #[test]
+    fn blocks_of_lz4_are_put_together() {
+        let mut payload = LZ4_MAGIC.to_vec();
+        for part in [&b"\x7fELF and "[..], b"more"] {
+            let block = lz4_flex::block::compress(part);
+            payload.extend(u32::try_from(block.len()).unwrap().to_le_bytes());
+            payload.extend(block);
+        }
+        payload.extend(12u32.to_le_bytes());
         assert_eq!(unpack(&bz_image(3, &payload)).unwrap(), b"\x7fELF and more");
     }
 

@@ -5,12 +5,14 @@ use anyhow::Result;
 use super::super::results::Results;
 
 const HEAD: &str = "configuration,vmm,kernel,cmdline,run,user_seconds,system_seconds,cpu_seconds,wall_seconds,\
-                    peak_rss_bytes,added_bytes\n";
+                    peak_rss_bytes,added_bytes,resident_bytes,proportional_bytes,marker_cpu_seconds,guest_seconds\n";
 
 #[expect(clippy::unnecessary_wraps, reason = "every form has this face")]
 pub(in super::super) fn text(results: &Results) -> Result<String> {
     let mut text = HEAD.to_owned();
     for measured in &results.configurations {
+        let bytes = |bytes: Option<u64>| bytes.map(|bytes| bytes.to_string()).unwrap_or_default();
+        let seconds = |seconds: Option<f64>| seconds.map(|it| format!("{it:.6}")).unwrap_or_default();
         let name = |name: &Option<String>| name.as_deref().map(quoted).unwrap_or_default();
         for (run, sample) in (1u64..).zip(&measured.samples) {
             let cells = [
@@ -24,7 +26,11 @@ pub(in super::super) fn text(results: &Results) -> Result<String> {
                 format!("{:.6}", sample.cpu_seconds()),
                 format!("{:.6}", sample.wall_seconds),
                 sample.peak_rss_bytes.to_string(),
-                sample.added_bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
+                bytes(sample.added_bytes),
+                bytes(sample.resident_bytes),
+                bytes(sample.proportional_bytes),
+                seconds(sample.marker_cpu_seconds),
+                seconds(sample.guest_seconds),
             ];
             text.push_str(&cells.join(","));
             text.push('\n');
@@ -56,11 +62,14 @@ mod tests {
         let text = text(&results).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 4);
-        assert_eq!(lines[0].split(',').count(), 11);
-        assert_eq!(lines[1], "snowboot,snowboot,,,1,0.750000,0.250000,1.000000,10.000000,67108864,3145728");
+        assert_eq!(lines[0].split(',').count(), 15);
+        assert_eq!(
+            lines[1],
+            "snowboot,snowboot,,,1,0.750000,0.250000,1.000000,10.000000,67108864,3145728,41943040,31457280,0.750000,0.500000"
+        );
         assert_eq!(
             lines[3],
-            "qemu-microvm kernel=a,qemu-microvm,a,,2,3.000000,1.000000,4.000000,40.000000,67108864,"
+            "qemu-microvm kernel=a,qemu-microvm,a,,2,3.000000,1.000000,4.000000,40.000000,67108864,,41943040,31457280,3.000000,2.000000"
         );
     }
 

@@ -22,7 +22,7 @@ fn grid(results: &Results) -> (Vec<&'static str>, Vec<Vec<String>>) {
     for metric in results.metrics() {
         head.extend([metric.unit(), "min to max", "Snowboot"]);
     }
-    head.extend(["VMM adds", "peak"]);
+    head.extend(["own s", "VMM adds", "peak"]);
     (head, results.configurations.iter().map(|measured| row(results, measured)).collect())
 }
 
@@ -39,6 +39,7 @@ fn row(results: &Results, measured: &Measured) -> Vec<String> {
         let ratio = results.ratio(measured, *metric);
         cells.push(ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2} x")));
     }
+    cells.push(measured.own_seconds().map_or_else(|| UNKNOWN.to_owned(), |own| format!("{own:.3}")));
     cells.extend([mebibytes(measured.added()), mebibytes(measured.peak_rss())]);
     cells
 }
@@ -67,6 +68,9 @@ fn notes(results: &Results) -> Vec<String> {
                 .to_owned(),
         ),
     }
+    notes.push(
+        "own s: CPU seconds until the marker that were not the guest's; the mean of all runs.".to_owned(),
+    );
     notes.push("VMM adds: resident memory of its process beside the guest's.".to_owned());
     if results.debug_build {
         notes.push(

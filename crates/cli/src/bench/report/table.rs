@@ -110,11 +110,11 @@ mod tests {
         let words = |line: &str| line.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(
             words(lines[3]),
-            "snowboot 3 0.510 0.500 to 0.520 - 5.100 5.000 to 5.200 - 3.0 MiB 64.0 MiB"
+            "snowboot 3 0.510 0.500 to 0.520 - 5.100 5.000 to 5.200 - 0.128 3.0 MiB 64.0 MiB"
         );
         assert_eq!(
             words(lines[4]),
-            "qemu 3 2.040 2.000 to 2.080 0.25 x 20.400 20.000 to 20.800 0.25 x n/a 64.0 MiB"
+            "qemu 3 2.040 2.000 to 2.080 0.25 x 20.400 20.000 to 20.800 0.25 x 0.510 n/a 64.0 MiB"
         );
         assert_eq!(lines[3].find("3.0 MiB").map(|at| at + 7), lines[4].find("n/a").map(|at| at + 3));
         assert!(text.contains("command line:\n  console=ttyS0, quiet\n"), "{text}");

@@ -1,0 +1,147 @@
+//! `cargo xtask bench boot`: the targets for the time and memory of a boot, and whether they are held.
+//!
+//! `snowboot bench boot` measures, several times in one session of the lab; this puts its figures beside the targets.
+//!
+//! ```text
+//!  benches ─► lab: snowboot bench boot ... ─► *.json ─► measured ─► targets ─► report
+//! ```
+
+mod benches;
+mod measured;
+mod report;
+mod targets;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use self::benches::{Bench, Kernels, Rivals, plan};
+use self::measured::Figures;
+use crate::build;
+use crate::debs::write_atomically;
+use crate::demo;
+use crate::guest::{self, Kernel};
+use crate::host::{cache_dir, ensure_packages};
+use crate::lab;
+
+/// How long all of it may take, in seconds. With ten runs an idle machine of two cores needs half an hour for it.
+const LIMIT: u32 = 8 * 3600;
+
+/// Arguments of `cargo xtask bench boot`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Firecracker's program; without it what is compared with Firecracker is not measured
+    #[arg(long, value_name = "PATH")]
+    firecracker: Option<PathBuf>,
+    /// Cloud Hypervisor's program, whose figures are shown, too
+    #[arg(long, value_name = "PATH")]
+    cloud_hypervisor: Option<PathBuf>,
+    /// Runs that count, of each configuration
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// Count instructions on an emulated host, also where there is hardware virtualization
+    #[arg(long)]
+    icount: bool,
+    /// Also write everything here, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also put the tables into this Markdown file, in the place of those that are there
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+}
+
+/// Measures, compares and tells; fails when a target is missed or could not be measured.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    ensure_packages(&["qemu-system-x86"])?;
+    let rivals = Rivals {
+        firecracker: args.firecracker.as_deref().map(program).transpose()?,
+        cloud_hypervisor: args.cloud_hypervisor.as_deref().map(program).transpose()?,
+    };
+    let results = args.results.as_deref().map(report::Results::read).transpose()?;
+    let snowboot = build::dist()?;
+    let kernels = Kernels {
+        packed: guest::bz_image(Kernel::Cloud)?,
+        unpacked: guest::vmlinux(Kernel::Cloud)?,
+        generic: guest::bz_image(Kernel::Generic)?,
+    };
+    let icount = args.icount || !lab::has_hardware_virtualization();
+    let folder = cache_dir().join("bench/boot");
+    fs::create_dir_all(&folder).with_context(|| format!("Cannot make the folder {}", folder.display()))?;
+    let benches = plan(&kernels, &rivals, args.runs);
+    measure(&snowboot, &benches, &folder, icount)?;
+    let figures = Figures::read(&benches, &folder)?;
+    let rows = targets::rows(&figures);
+    let text = report::markdown(&rows, &figures, &rivals);
+    print!("{text}");
+    if let Some(file) = &args.json {
+        write_atomically(file, report::json(&rows, &figures)?.as_bytes())?;
+    }
+    if let Some(results) = results {
+        results.write(&text)?;
+    }
+    let all_held = rows.iter().all(targets::Row::is_held);
+    Ok(if all_held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn program(path: &Path) -> Result<PathBuf> {
+    if !path.is_file() {
+        bail!("{} is no program", path.display());
+    }
+    std::path::absolute(path).with_context(|| format!("Cannot tell where {} is", path.display()))
+}
+
+/// Runs all benches in one session of the lab.
+fn measure(snowboot: &Path, benches: &[Bench], folder: &Path, icount: bool) -> Result<()> {
+    let mut script = String::new();
+    for bench in benches {
+        let file = bench.file(folder);
+        if file.exists() {
+            fs::remove_file(&file).with_context(|| format!("Cannot remove {}", file.display()))?;
+        }
+        script.push_str(&bench.shell_line(snowboot, &file)?);
+    }
+    let options: &[&str] = if icount { &["--icount"] } else { &[] };
+    let mut command: Command = demo::lab_with(LIMIT, options)?;
+    let status = command.args(["sh", "-ec", &script]).status().context("Cannot run the lab")?;
+    if !status.success() {
+        bail!("The measuring failed: {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches};
+
+    use super::*;
+
+    #[test]
+    fn arguments_have_defaults_and_bounds() {
+        let parse = |words: &[&str]| {
+            let command = <Args as clap::Args>::augment_args(clap::Command::new("boot"));
+            Args::from_arg_matches(&command.try_get_matches_from(words)?)
+        };
+        let plain = parse(&["boot"]).unwrap();
+        assert_eq!((plain.runs, plain.icount, plain.firecracker), (10, false, None));
+        let all = parse(&["boot", "--firecracker", "f", "--cloud-hypervisor", "c", "-n", "3"]).unwrap();
+        assert_eq!(
+            (all.runs, all.firecracker, all.cloud_hypervisor),
+            (3, Some("f".into()), Some("c".into()))
+        );
+        assert!(parse(&["boot", "--runs", "0"]).is_err());
+        crate::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_program_must_be_there() {
+        assert!(program(Path::new("/bin/sh")).is_ok());
+        assert!(
+            program(Path::new("/nonexistent"))
+                .unwrap_err()
+                .to_string()
+                .contains("/nonexistent is no program")
+        );
+    }
+}
