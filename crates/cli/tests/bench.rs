@@ -103,6 +103,35 @@ fn the_processor_time_is_that_of_the_vmm() {
 }
 
 #[test]
+fn several_machines_in_one_process_are_measured_when_all_have_said_the_marker() {
+    let one = "echo 'now: snowboot-bench: this is init'\n";
+    let second =
+        format!("case \"$*\" in *'machines --count 2 '*) /bin/sleep 0.2; {} ;; esac\n", one.trim_end());
+    let folder = bench(&[("snowboot", &GOOD.replace("exec", &format!("{second}exec")))]);
+    let report = path(&folder, "r.json");
+    let more = ["--machines", "1,2", "--runs", "1", "--warm-up", "0", "--timeout", "30", "--json", &report];
+    let ran = run(&mut snowboot(words(&folder, &["snowboot"], &more)));
+    assert_eq!(ran.status, 0, "{ran:?}");
+    let found = json(&folder, "r.json");
+    let configurations = found["configurations"].as_array().unwrap();
+    let names: Vec<&str> = configurations.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["snowboot", "snowboot machines=1", "snowboot machines=2"]);
+    assert_eq!(configurations[2]["machines"], 2);
+    let sample = &configurations[2]["samples"][0];
+    assert!(sample["wall_seconds"].as_f64().unwrap() >= 0.2, "{sample}");
+    let number = |name: &str| sample[name].as_f64().unwrap_or_else(|| panic!("{name} of {sample}"));
+    assert!(number("marker_cpu_seconds") <= number("user_seconds") + number("system_seconds"), "{sample}");
+    assert!(number("proportional_bytes") > 0.0 && number("proportional_bytes") <= number("resident_bytes"));
+    assert_eq!(sample["guest_seconds"], 0.0, "a script has no guest");
+
+    script(&folder.path().join("snowboot"), GOOD);
+    let more = ["--machines", "2", "--runs", "1", "--warm-up", "0", "--timeout", "1"];
+    let ran = run(&mut snowboot(words(&folder, &["snowboot"], &more)));
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("snowboot machines=2: the marker did not come within 1 s"), "{ran:?}");
+}
+
+#[test]
 fn kernels_and_command_lines_are_compared_by_name() {
     let folder = bench(&[("snowboot", GOOD)]);
     let (kernel, report) = (path(&folder, "kernel"), path(&folder, "r.json"));

@@ -87,7 +87,7 @@ pub(super) struct BootArgs {
     /// Runs before them that do not count: they fill caches
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub(super) warm_up: u32,
-    /// Measure Snowboot with so many machines in one process, too, started at once; several are compared
+    /// Measure so many machines of Snowboot in one process, too, started at once
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=MACHINES_MAX))]
     pub(super) machines: Vec<u32>,
     /// Give Snowboot an empty kernel cache in every run: it unpacks the kernel each time

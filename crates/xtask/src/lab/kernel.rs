@@ -73,7 +73,7 @@ fn unpack(bz_image: &[u8]) -> Result<Vec<u8>> {
     Ok(elf)
 }
 
-/// Blocks, each with its length before it (the legacy frame of lz4's doc/lz4_Frame_format.md, which kernels use). The
+/// Blocks, each with its length before it (the legacy frame of lz4's `doc/lz4_Frame_format.md`, which kernels use). The
 /// unpacked size, which the kernel's build adds, follows them: a length without a block.
 fn unpack_lz4(mut rest: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Vec::new();

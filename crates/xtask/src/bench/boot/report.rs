@@ -36,11 +36,27 @@ pub(super) fn markdown(rows: &[Row], figures: &Figures, rivals: &Rivals) -> Stri
     text.push_str("\nThe figures behind it:\n\n");
     let head =
         ["configuration", "CPU s", "min to max", "own s", "VMM adds", "version"].map(str::to_owned).to_vec();
-    let all = figures.all();
-    let lines =
-        all.flat_map(|(bench, measured)| measured.configurations.iter().map(move |it| line(bench, it)));
-    text.push_str(&table(&head, lines));
+    text.push_str(&table(&head, configurations(figures).map(|(bench, it)| line(bench, it))));
+    text.push_str(&cmdlines(figures));
     text
+}
+
+fn configurations(figures: &Figures) -> impl Iterator<Item = (&'static str, &Configuration)> {
+    figures.all().flat_map(|(bench, measured)| measured.configurations.iter().map(move |it| (bench, it)))
+}
+
+/// The kernels' command lines, each with those who had it.
+fn cmdlines(figures: &Figures) -> String {
+    let mut lines: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (_, it) in configurations(figures) {
+        match lines.iter_mut().find(|(cmdline, _)| *cmdline == it.cmdline) {
+            Some((_, names)) if names.contains(&it.name.as_str()) => {}
+            Some((_, names)) => names.push(&it.name),
+            None => lines.push((&it.cmdline, vec![&it.name])),
+        }
+    }
+    let lines = lines.iter().map(|(cmdline, names)| format!("- `{cmdline}`: {}\n", names.join(", ")));
+    format!("\nCommand lines:\n\n{}", lines.collect::<String>())
 }
 
 /// How and where it was measured.
@@ -160,6 +176,10 @@ mod tests {
         );
         assert!(
             squeezed.contains("| qemu, usual command lines | 2.000 | 2.000 to 2.000 | 0.200 ± 0.000 s | 2.00 MiB | qemu 1.0 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\n- `console=ttyS0`: snowboot kernel=elf, snowboot kernel=bzimage, "),
             "{text}"
         );
         let widths: Vec<usize> =
