@@ -46,6 +46,23 @@ fn every_end_of_a_guest_has_its_exit_status_and_its_words() {
 
 #[test]
 #[ignore = "needs KVM: run by cargo xtask test"]
+fn several_machines_of_a_bench_say_their_lines_and_end_together() {
+    let guests = guests();
+    let machines = |kernel: &str| {
+        let kernel = path(&guests, kernel);
+        let words =
+            ["bench", "machines", "--count", "3", "--kernel", &kernel, "--initrd", &kernel, "--cmdline", "x"];
+        run(&mut snowboot([&words[..], &["--memory", "64M", "--vcpus", "1"]].concat()))
+    };
+    let ran = machines("off");
+    assert_eq!((ran.status, ran.out.as_str()), (0, "hello\r\nhello\r\nhello\r\n"), "{ran:?}");
+    let ran = machines("reset");
+    assert_eq!((ran.status, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains(" of 3 "), "{ran:?}");
+}
+
+#[test]
+#[ignore = "needs KVM: run by cargo xtask test"]
 fn the_timeline_tells_when_the_boot_got_where() {
     let guests = guests();
     let file = path(&guests, "timeline.json");
