@@ -255,6 +255,20 @@ fn a_run_that_fails_once_is_made_again() {
 }
 
 #[test]
+fn only_in_the_lab_may_a_warm_up_fail() {
+    let folder = bench(&[]);
+    let count = path(&folder, "count");
+    let text = GOOD.replace("# here", &format!("echo x >> {count}\n[ $(wc -l < {count}) = 1 ] && exit 9"));
+    script(&folder.path().join("snowboot"), &text);
+    for (lab, status) in [("", 1), ("emulated", 0)] {
+        let _ = fs::remove_file(&count);
+        let words = words(&folder, &["snowboot"], &["--runs", "1"]);
+        let ran = run(snowboot(words).env("SNOWBOOT_LAB", lab));
+        assert_eq!(ran.status, status, "{ran:?}");
+    }
+}
+
+#[test]
 fn a_signal_ends_it_and_its_vmm() {
     let folder = bench(&[]);
     let (pid, report) = (path(&folder, "pid"), path(&folder, "r.json"));

@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 pub(super) const TUNED: &str = "quiet console=ttyS0 reboot=k panic=1 8250.nr_uarts=1 i8042.noaux i8042.nomux \
     i8042.dumbkbd i8042.nokbd cryptomgr.notests no_timer_check tsc=reliable mitigations=off random.trust_cpu=on \
     rcupdate.rcu_expedited=1";
+/// In seconds of real time: so many machines take their time where instructions are counted.
+const SEVERAL_TIMEOUT: &str = "3600";
 /// Machines in one process.
 pub(super) const MACHINES: u32 = 8;
 
@@ -16,6 +18,7 @@ pub(super) const MACHINES: u32 = 8;
 pub(super) const USUAL: &str = "usual";
 pub(super) const SAME: &str = "same";
 pub(super) const KERNELS: &str = "kernels";
+pub(super) const SEVERAL: &str = "several";
 
 /// The names of kernels in [`KERNELS`].
 pub(super) const UNPACKED: &str = "elf";
@@ -70,6 +73,7 @@ pub(super) fn plan(kernels: &Kernels, rivals: &Rivals, runs: u32) -> Vec<Bench> 
     let all = option("cloud-hypervisor", rivals.cloud_hypervisor.as_deref());
     let words = |parts: &[&[String]]| parts.concat();
     let several = ["--machines".to_owned(), format!("1,{MACHINES}")];
+    let several = [&several[..], &["--timeout", SEVERAL_TIMEOUT].map(str::to_owned)].concat();
     let against = |names: &[(&str, bool)]| {
         let names: Vec<&str> = names.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         vec!["--against".to_owned(), if names.is_empty() { "none".to_owned() } else { names.join(",") }]
@@ -84,15 +88,7 @@ pub(super) fn plan(kernels: &Kernels, rivals: &Rivals, runs: u32) -> Vec<Bench> 
         Bench {
             name: USUAL,
             what: "each VMM with its usual command line",
-            words: words(&[
-                &kernel(&kernels.packed),
-                &elf,
-                &against(&everyone),
-                &firecracker,
-                &all,
-                &several,
-                &runs,
-            ]),
+            words: words(&[&kernel(&kernels.packed), &elf, &against(&everyone), &firecracker, &all, &runs]),
         },
         Bench {
             name: SAME,
@@ -116,6 +112,11 @@ pub(super) fn plan(kernels: &Kernels, rivals: &Rivals, runs: u32) -> Vec<Bench> 
                 &against(&[]),
                 &runs,
             ]),
+        },
+        Bench {
+            name: SEVERAL,
+            what: "several machines in one process",
+            words: words(&[&kernel(&kernels.packed), &against(&[]), &several, &runs]),
         },
     ]
 }
@@ -153,14 +154,19 @@ mod tests {
             "{}",
             all[0]
         );
-        assert!(all[0].contains("'--machines' '1,8' '--runs' '3' '--json' '/a.json' >&2\n"), "{}", all[0]);
+        assert!(all[0].contains("'--runs' '3' '--json' '/a.json' >&2\n"), "{}", all[0]);
         assert!(all[1].contains("'--against' 'firecracker' '--vmm' 'firecracker=/fc' '--cmdline' 'quiet "));
         assert!(
             all[2]
                 .contains("'elf=/elf' '--kernel' 'bzimage=/bz' '--kernel' 'generic=/big' '--against' 'none'")
         );
+        assert!(
+            all[3].contains("'--against' 'none' '--machines' '1,8' '--timeout' '3600' '--runs' '3'"),
+            "{}",
+            all[3]
+        );
         let few = lines(&Rivals::default());
-        assert!(few[0].contains("'--against' 'qemu' '--machines'"), "{}", few[0]);
+        assert!(few[0].contains("'--against' 'qemu' '--runs'"), "{}", few[0]);
         assert!(few[1].contains("'--against' 'none' '--cmdline'"), "{}", few[1]);
     }
 
