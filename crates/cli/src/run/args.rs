@@ -103,11 +103,7 @@ fn profile(text: &str) -> Result<BootProfile, ValueError> {
 
 fn profile_help() -> String {
     let names = BootProfile::ALL.map(BootProfile::name).join(", ");
-    format!(
-        "A set of kernel parameters: {names} [default: {} for --kernel without --cmdline]; \
-         the rest of the command line goes after it",
-        BootProfile::default()
-    )
+    format!("Kernel parameter profile: {names} [default: {} for --kernel alone]", BootProfile::default())
 }
 
 fn cpus(text: &str) -> Result<VcpuCount, ValueError> {
