@@ -181,7 +181,10 @@ impl Mapping {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the range is within the reservation, which nobody else knows.
         unsafe { rustix::mm::mmap_anonymous(mapping.start, length, access, flags | MapFlags::FIXED) }?;
-        // SAFETY: advice on a mapping of ours, which it leaves as it is. A kernel without huge pages refuses.
+        // A child of this process is not to have it: every page that a guest writes would be copied first.
+        // SAFETY: advice on a mapping of ours, which it leaves as it is in this process.
+        unsafe { rustix::mm::madvise(mapping.start, length, Advice::LinuxDontFork) }?;
+        // SAFETY: as above. A kernel without huge pages refuses.
         let _ = unsafe { rustix::mm::madvise(mapping.start, length, Advice::LinuxHugepage) };
         Ok(mapping)
     }
@@ -235,6 +238,17 @@ mod tests {
         assert_eq!(copy.read_obj::<u8>(GuestAddress(0x20_0000)).unwrap(), 1);
         drop(copy);
         assert!(!LIVE.lock().unwrap().iter().any(|range| range.start == place.addr()));
+    }
+
+    #[test]
+    fn children_of_the_process_do_not_get_it() {
+        let memory = some(64);
+        let start = format!("{:x}-", memory.get_host_address(GuestAddress(0)).unwrap().addr());
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
+        let flags = lines.find_map(|line| line.strip_prefix("VmFlags:")).unwrap();
+        // "Do not copy area on fork" (proc(5)).
+        assert!(flags.split_whitespace().any(|flag| flag == "dc"), "{flags}");
     }
 
     #[test]
