@@ -40,6 +40,11 @@ pub(super) struct Rivals {
     pub(super) cloud_hypervisor: Option<PathBuf>,
 }
 
+/// As a shell reads it as one word.
+pub(super) fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// One run of `snowboot bench boot`.
 #[derive(Debug)]
 pub(super) struct Bench {
@@ -58,8 +63,8 @@ impl Bench {
     pub(super) fn shell_line(&self, snowboot: &Path, json: &Path) -> Result<String> {
         let words = ["bench", "boot"].map(str::to_owned).into_iter().chain(self.words.iter().cloned());
         let words = [text(snowboot)?].into_iter().chain(words).chain(["--json".to_owned(), text(json)?]);
-        let quoted: Vec<String> = words.map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
-        Ok(format!("echo '==> {}' >&2\n{} >&2\n", self.what, quoted.join(" ")))
+        let words: Vec<String> = words.map(|word| quoted(&word)).collect();
+        Ok(format!("echo '==> {}' >&2\n{} >&2\n", self.what, words.join(" ")))
     }
 }
 

@@ -69,8 +69,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let icount = args.icount || !lab::has_hardware_virtualization();
     let folder = cache_dir().join("bench/boot");
     fs::create_dir_all(&folder).with_context(|| format!("Cannot make the folder {}", folder.display()))?;
+    let mut stage = Stage::default();
+    let snowboot = stage.put(&snowboot)?;
+    let kernels = Kernels {
+        packed: stage.put(&kernels.packed)?,
+        unpacked: stage.put(&kernels.unpacked)?,
+        generic: stage.put(&kernels.generic)?,
+    };
+    let rivals = Rivals {
+        firecracker: rivals.firecracker.as_deref().map(|path| stage.put(path)).transpose()?,
+        cloud_hypervisor: rivals.cloud_hypervisor.as_deref().map(|path| stage.put(path)).transpose()?,
+    };
     let benches = plan(&kernels, &rivals, args.runs);
-    measure(&snowboot, &benches, &folder, icount)?;
+    measure(&stage, &snowboot, &benches, &folder, icount)?;
     let figures = Figures::read(&benches, &folder)?;
     let rows = targets::rows(&figures);
     let text = report::markdown(&rows, &figures, &rivals);
@@ -92,9 +103,43 @@ fn program(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("Cannot tell where {} is", path.display()))
 }
 
+/// A folder in memory for all that VMMs read: in the lab, the machine's files come over a network file system, some of
+/// them anew each time.
+#[derive(Debug, Default)]
+struct Stage {
+    files: Vec<PathBuf>,
+}
+
+impl Stage {
+    const FOLDER: &str = "/dev/shm/snowboot-bench";
+
+    /// Where the file will be.
+    fn put(&mut self, file: &Path) -> Result<PathBuf> {
+        let name = file.file_name().with_context(|| format!("{} is no file", file.display()))?;
+        // Names may be the same: of a kernel in two packages.
+        let place = Path::new(Self::FOLDER).join(self.files.len().to_string()).join(name);
+        self.files.push(file.to_owned());
+        Ok(place)
+    }
+
+    /// Copies the files, has unpacked kernels kept beside them, and takes all away at the end.
+    fn script(&self) -> Result<String> {
+        let folder = Self::FOLDER;
+        let mut script = format!(
+            "rm -rf {folder}\nmkdir {folder}\ntrap 'rm -rf {folder}' EXIT\nexport SNOWBOOT_CACHE_DIR={folder}/cache\n"
+        );
+        for (index, file) in self.files.iter().enumerate() {
+            let file = file.to_str().with_context(|| format!("{} is not UTF-8", file.display()))?;
+            let file = benches::quoted(file);
+            script.push_str(&format!("mkdir {folder}/{index}\ncp {file} {folder}/{index}/\n"));
+        }
+        Ok(script)
+    }
+}
+
 /// Runs all benches in one session of the lab.
-fn measure(snowboot: &Path, benches: &[Bench], folder: &Path, icount: bool) -> Result<()> {
-    let mut script = String::new();
+fn measure(stage: &Stage, snowboot: &Path, benches: &[Bench], folder: &Path, icount: bool) -> Result<()> {
+    let mut script = stage.script()?;
     for bench in benches {
         let file = bench.file(folder);
         if file.exists() {
