@@ -6,7 +6,7 @@
 
 use std::ffi::c_void;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ use snowboot_bus::{GuestAddress, GuestMemory, Tracker};
 use snowboot_config::MemorySize;
 use vm_memory::bitmap::Bitmap;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestMemoryBackend, GuestRegionMmap};
+use vm_memory::{Bytes, GuestMemoryBackend, GuestRegionMmap};
 
 use crate::Error;
 use crate::arch::layout;
@@ -63,36 +63,63 @@ fn region(
     unsafe { builder.with_raw_mmap_pointer(start) }.build().map_err(io::Error::other)
 }
 
-/// Copies `length` bytes of `file` from `offset` on to guest memory at `address`.
+/// A way to bring `length` bytes of a file from `offset` on to guest memory at an address.
+pub(crate) type Loader = fn(&GuestMemory, u64, &File, u64, u64) -> io::Result<()>;
+
+/// Copies a part of a file of our own that never changes, from a mapping, since a read costs more.
 ///
-/// From a mapping, since a read costs more. Guests could also have the file's pages themselves, mapped copy-on-write; but a kernel writes to nearly all of its own at
-/// boot, and each costs one or two page faults and a copy then, against one fault for 512 of them here.
+/// Guests could also have the file's pages themselves, mapped copy-on-write; but a kernel writes to nearly all of its own
+/// at boot, and each costs one or two page faults and a copy then, against one fault for 512 of them here.
 ///
 /// # Errors
 /// `UnexpectedEof` when the file is shorter, `InvalidInput` when guest memory has no such range.
-pub(crate) fn copy_file(
+pub(crate) fn copy_kept(
     memory: &GuestMemory,
     address: u64,
     file: &File,
     offset: u64,
     length: u64,
 ) -> io::Result<()> {
-    let outside = || io::Error::new(io::ErrorKind::InvalidInput, "guest memory has no such range");
-    let end = offset.checked_add(length).ok_or(io::ErrorKind::UnexpectedEof)?;
-    if file.metadata()?.len() < end {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    if length == 0 {
+    let size = check(memory, address, file, offset, length)?;
+    if size == 0 {
         return Ok(());
     }
-    let size = usize::try_from(length).map_err(|_| outside())?;
-    let place = memory.get_slice(GuestAddress(address), size).map_err(|_| outside())?;
+    let place = memory.get_slice(GuestAddress(address), size).map_err(io::Error::other)?;
     let source = FileMapping::new(file, offset, size)?;
     // SAFETY: both are `size` bytes long and do not overlap. No reference points into either: they may be written to
     // meanwhile, by whoever has the file and by a guest that runs.
     unsafe { std::ptr::copy_nonoverlapping(source.first(), place.ptr_guard_mut().as_ptr(), size) };
     place.bitmap().mark_dirty(0, size);
     Ok(())
+}
+
+/// Reads a part of a file that others may cut or that may fail to be read, which would end the process if it were mapped.
+/// Moves the file's position.
+///
+/// # Errors
+/// As for [`copy_kept`].
+pub(crate) fn read_file(
+    memory: &GuestMemory,
+    address: u64,
+    file: &File,
+    offset: u64,
+    length: u64,
+) -> io::Result<()> {
+    let size = check(memory, address, file, offset, length)?;
+    let mut source = file;
+    source.seek(SeekFrom::Start(offset))?;
+    memory.read_exact_volatile_from(GuestAddress(address), &mut source, size).map_err(io::Error::other)
+}
+
+/// Whether the file and guest memory have such ranges; the length as a size.
+fn check(memory: &GuestMemory, address: u64, file: &File, offset: u64, length: u64) -> io::Result<usize> {
+    let outside = || io::Error::new(io::ErrorKind::InvalidInput, "guest memory has no such range");
+    let end = offset.checked_add(length).ok_or(io::ErrorKind::UnexpectedEof)?;
+    if file.metadata()?.len() < end {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let size = usize::try_from(length).map_err(|_| outside())?;
+    if memory.check_range(GuestAddress(address), size) { Ok(size) } else { Err(outside()) }
 }
 
 /// A part of a file, mapped for reading.
@@ -108,11 +135,17 @@ impl FileMapping {
         let lead = offset % PAGE;
         let lead_bytes = usize::try_from(lead).map_err(io::Error::other)?;
         let length = size.checked_add(lead_bytes).ok_or(io::ErrorKind::InvalidInput)?;
-        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
-        let first = std::ptr::null_mut();
+        let (first, flags) = (std::ptr::null_mut(), MapFlags::PRIVATE);
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
         let start = unsafe { rustix::mm::mmap(first, length, ProtFlags::READ, flags, file, offset - lead) }?;
-        Ok(Self { start, lead: lead_bytes, length })
+        let mapping = Self { start, lead: lead_bytes, length };
+        // A page that cannot be read is an error here, and a signal when it is touched.
+        // SAFETY: advice on a mapping of ours.
+        match unsafe { rustix::mm::madvise(start, length, Advice::LinuxPopulateRead) } {
+            // Kernels before 5.14 do not have it.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(mapping),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn first(&self) -> *const u8 {
@@ -217,7 +250,7 @@ pub(crate) fn split(bytes: u64) -> Vec<(u64, u64, u64)> {
 mod tests {
     use std::io::Write;
 
-    use vm_memory::{Bytes, GuestMemoryRegion};
+    use vm_memory::GuestMemoryRegion;
 
     use super::*;
 
@@ -255,23 +288,21 @@ mod tests {
     fn a_part_of_a_file_is_copied_or_refused_whole() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[vec![1; 4096], vec![2; 5000]].concat()).unwrap();
-        let memory = some(64);
-        copy_file(&memory, 0x10_0001, &file, 4095, 5001).unwrap();
-        let mut found = [0; 5003];
-        memory.read_slice(&mut found, GuestAddress(0x10_0000)).unwrap();
-        assert_eq!((found[0], found[1], found[5002]), (0, 1, 0));
-        assert!(found[2..5002].iter().all(|byte| *byte == 2));
-        let region = memory.iter().next().unwrap();
-        assert!(region.bitmap().dirty_at(0x10_0000) && !region.bitmap().dirty_at(0x20_0000));
-        assert_eq!(
-            copy_file(&memory, 0, &file, 4096, 5001).unwrap_err().kind(),
-            io::ErrorKind::UnexpectedEof
-        );
-        assert!(
-            copy_file(&memory, (64 << 20) - 1, &file, 0, 2).unwrap_err().kind()
-                == io::ErrorKind::InvalidInput
-        );
-        copy_file(&memory, 0, &file, 8192, 0).unwrap();
+        for load in [copy_kept, read_file] as [Loader; 2] {
+            let memory = some(64);
+            load(&memory, 0x10_0001, &file, 4095, 5001).unwrap();
+            let mut found = [0; 5003];
+            memory.read_slice(&mut found, GuestAddress(0x10_0000)).unwrap();
+            assert_eq!((found[0], found[1], found[5002]), (0, 1, 0));
+            assert!(found[2..5002].iter().all(|byte| *byte == 2));
+            let region = memory.iter().next().unwrap();
+            assert!(region.bitmap().dirty_at(0x10_0000) && !region.bitmap().dirty_at(0x20_0000));
+            assert_eq!(load(&memory, 0, &file, 4096, 5001).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            assert!(
+                load(&memory, (64 << 20) - 1, &file, 0, 2).unwrap_err().kind() == io::ErrorKind::InvalidInput
+            );
+            load(&memory, 0, &file, 8192, 0).unwrap();
+        }
     }
 
     #[test]

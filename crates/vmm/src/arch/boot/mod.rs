@@ -82,7 +82,7 @@ fn load_kernel(
     let file = open_file("kernel", path)?;
     let head = read_head(&file).map_err(|error| wrong(error.to_string()))?;
     if elf::is_elf(&head) {
-        let image = elf::load(memory, &file, &head).map_err(wrong)?;
+        let image = elf::load(memory, &file, &head, memory::read_file).map_err(wrong)?;
         return Ok(Loaded { entry: Entry { address: image.entry, note: None }, end: image.end });
     }
     let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
@@ -91,7 +91,7 @@ fn load_kernel(
     match cache.unpack(&file, &image.payload()) {
         Ok(vmlinux) => {
             let head = read_head(&vmlinux).map_err(|error| wrong(error.to_string()))?;
-            let loaded = elf::load(memory, &vmlinux, &head).map_err(wrong)?;
+            let loaded = elf::load(memory, &vmlinux, &head, memory::copy_kept).map_err(wrong)?;
             let end = loaded.end.max(image.runtime_end());
             Ok(Loaded { entry: Entry { address: loaded.entry, note: None }, end })
         }
@@ -158,7 +158,7 @@ fn load_classic(
         return Err(too_large());
     }
     let offset = image.protected_mode();
-    memory::copy_file(memory, start, file, offset, length.saturating_sub(offset)).map_err(|error| {
+    memory::read_file(memory, start, file, offset, length.saturating_sub(offset)).map_err(|error| {
         if error.kind() == io::ErrorKind::InvalidInput { too_large() } else { error.to_string() }
     })?;
     let note = Some(format!("The guest unpacks its kernel itself, which is slower: {reason}"));
@@ -202,7 +202,7 @@ fn load_initrd(memory: &GuestMemory, path: &Path, kernel_end: u64, page: &mut Ze
             length.div_ceil(layout::MIB)
         )));
     };
-    memory::copy_file(memory, start, &file, 0, length).map_err(|error| wrong(error.to_string()))?;
+    memory::read_file(memory, start, &file, 0, length).map_err(|error| wrong(error.to_string()))?;
     page.set_initrd(start, length).map_err(wrong)
 }
 
