@@ -23,7 +23,8 @@ def main() -> None:
 
 def a_vmlinux_without_initrd_panics_and_resets(snowboot: str, vmlinux: str) -> None:
     print("a vmlinux without initrd", flush=True)
-    run = [snowboot, "run", "--kernel", vmlinux, "--memory", "256M"]
+    # With what is no warning on its console, too.
+    run = [snowboot, "run", "--kernel", vmlinux, "--profile", "plain", "--memory", "256M"]
     ended = subprocess.run(run, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT)
     assert b"Linux version" in ended.stdout, ended
     assert b"Kernel panic - not syncing: VFS: Unable to mount root fs" in ended.stdout, ended
