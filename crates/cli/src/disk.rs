@@ -1,37 +1,72 @@
-//! `--disk FILE[,read-only][,serial=S][,create=MIB]`.
+//! `--disk FILE[,OPTION[=VALUE]]...`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use snowboot_config::{DiskConfig, Manifest};
+use snowboot_config::{DiskConfig, Manifest, ValueError};
 
-const OPTIONS: [&str; 3] = ["read-only", "serial", "create"];
+/// The options, as help shows them.
+const OPTIONS: [&str; 11] = [
+    "read-only",
+    "format=raw|qcow2",
+    "snapshot",
+    "memory",
+    "create=MIB",
+    "backing=FILE",
+    "backing-format=FORMAT",
+    "filesystem=ext4",
+    "label=TEXT",
+    "serial=TEXT",
+    "flush=always|never",
+];
 
-/// Reads a disk; a comma in the file's name is written twice.
+/// What is in front of the options.
+pub(crate) fn help() -> String {
+    format!(
+        "A disk image: FILE[,OPTION]..., with no FILE a temporary one (`,create=64`); repeat it for /dev/vdb on. \
+         Options: {}",
+        OPTIONS.join(", ")
+    )
+}
+
+/// Reads a disk; a comma in a value is written twice.
 pub(crate) fn parse(text: &str) -> Result<DiskConfig, String> {
     let mut parts = split(text).into_iter();
-    let path = parts.next().filter(|path| !path.is_empty()).ok_or("name the disk's file first")?;
-    let mut disk = DiskConfig { path: PathBuf::from(path), read_only: false, serial: None, create_mib: None };
+    let path = parts.next().filter(|path| !path.is_empty()).map(PathBuf::from);
+    let mut disk = DiskConfig { path, ..DiskConfig::default() };
     for option in parts {
         apply(&mut disk, &option)?;
     }
-    if disk.read_only && disk.create_mib.is_some() {
-        return Err("a disk that is made anew is of no use read-only: keep one of the two".to_owned());
+    match disk.check() {
+        Ok(()) => Ok(disk),
+        Err(("path", _)) => {
+            Err("name the disk's file first, or give create=MIB for a temporary disk".to_owned())
+        }
+        Err((key, why)) => Err(format!("`{key}`: {why}")),
     }
-    Ok(disk)
 }
 
 fn apply(disk: &mut DiskConfig, option: &str) -> Result<(), String> {
     match option.split_once('=').unwrap_or((option, "")) {
         ("read-only", "") => disk.read_only = true,
-        ("serial", serial) => {
-            DiskConfig::check_serial(serial).map_err(|error| error.to_string())?;
-            disk.serial = Some(serial.to_owned());
-        }
+        ("snapshot", "") => disk.snapshot = true,
+        ("memory", "") => disk.memory = true,
+        (flag @ ("read-only" | "snapshot" | "memory"), _) => return Err(format!("`{flag}` takes no value")),
+        ("serial", serial) => disk.serial = Some(serial.to_owned()),
+        ("label", label) => disk.label = Some(label.to_owned()),
         ("create", size) => disk.create_mib = Some(mib(size)?),
-        ("read-only", _) => return Err("`read-only` takes no value".to_owned()),
+        ("format", word) => disk.format = Some(parsed(word)?),
+        ("backing", file) => disk.backing_file = Some(PathBuf::from(file)),
+        ("backing-format", word) => disk.backing_format = Some(parsed(word)?),
+        ("filesystem", word) => disk.filesystem = Some(parsed(word)?),
+        ("flush", word) => disk.flush = Some(parsed(word)?),
         (other, _) => return Err(unknown(other)),
     }
     Ok(())
+}
+
+fn parsed<T: FromStr<Err = ValueError>>(word: &str) -> Result<T, String> {
+    word.parse().map_err(|error: ValueError| error.0)
 }
 
 fn mib(text: &str) -> Result<u64, String> {
@@ -43,14 +78,15 @@ fn mib(text: &str) -> Result<u64, String> {
 fn unknown(name: &str) -> String {
     let nearest = OPTIONS
         .into_iter()
+        .filter_map(|option| option.split('=').next())
         .map(|known| (strsim::damerau_levenshtein(name, known), known))
         .min()
         .filter(|(distance, _)| *distance <= 3);
     match nearest {
         Some((_, known)) => format!("unknown disk option `{name}`; did you mean `{known}`?"),
         None => format!(
-            "unknown disk option `{name}`; there are read-only, serial=TEXT and create=MIB (a comma in the file's \
-            name is written twice)"
+            "unknown disk option `{name}`; there are {} (a comma in a file's name is written twice)",
+            OPTIONS.join(", ")
         ),
     }
 }
@@ -76,7 +112,7 @@ mod tests {
     #[test]
     fn a_file_alone_and_with_all_its_options() {
         let plain = parse("root.img").unwrap();
-        assert_eq!((plain.path.as_path(), plain.read_only), (std::path::Path::new("root.img"), false));
+        assert_eq!((plain.path, plain.read_only), (Some(PathBuf::from("root.img")), false));
         let disk = parse("a b.img,serial=root,create=64").unwrap();
         assert_eq!((disk.serial.as_deref(), disk.create_mib), (Some("root"), Some(64)));
         assert!(parse("x,read-only").unwrap().read_only);
@@ -85,7 +121,17 @@ mod tests {
     #[test]
     fn a_comma_in_the_name_is_written_twice() {
         let disk = parse("a,,b,,,read-only").unwrap();
-        assert_eq!((disk.path, disk.read_only), (PathBuf::from("a,b,"), true));
+        assert_eq!((disk.path, disk.read_only), (Some(PathBuf::from("a,b,")), true));
+    }
+
+    #[test]
+    fn images_over_others_and_temporary_disks() {
+        let disk = parse("a.qcow2,backing=base.img,backing-format=raw,flush=never").unwrap();
+        assert_eq!(disk.backing_file, Some(PathBuf::from("base.img")));
+        let disk = parse(",create=64,memory,filesystem=ext4,label=nixos").unwrap();
+        assert_eq!((disk.path, disk.create_mib, disk.memory), (None, Some(64), true));
+        assert!(parse("x,snapshot").unwrap().snapshot);
+        assert!(help().contains("flush=always|never"));
     }
 
     #[test]
@@ -94,7 +140,9 @@ mod tests {
             ("", "name the disk's file first"),
             (",read-only", "name the disk's file first"),
             ("x,readonly", "did you mean `read-only`?"),
-            ("x,format=qcow2", "unknown disk option `format`"),
+            ("x,format=vmdk", "`vmdk` is not an image format"),
+            ("x,cache=none", "unknown disk option `cache`; there are read-only, format=raw|qcow2"),
+            ("x,memory", "`memory`: `path` is a file"),
             ("x,read-only=yes", "takes no value"),
             ("x,serial=", "1 to 20 printable"),
             ("x,create=1G", "number of MiB"),

@@ -206,17 +206,22 @@ fn check_node(node: &NodeConfig) -> Result<()> {
 }
 
 fn check_disk(disk: &DiskConfig) -> Result<()> {
-    let why = match open(&disk.path, !disk.read_only) {
+    if let Some(backing) = &disk.backing_file {
+        readable("backing file", backing)?;
+    }
+    let Some(path) = &disk.path else { return Ok(()) };
+    let is_made = disk.create_mib.is_some() || disk.backing_file.is_some();
+    let why = match open(path, !disk.read_only && !disk.snapshot) {
         Ok(_) => return Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound && disk.create_mib.is_some() => {
-            match disk.path.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
+        Err(error) if error.kind() == ErrorKind::NotFound && is_made => {
+            match path.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir()) {
                 true => return Ok(()),
                 false => "its folder is not there; make it".to_owned(),
             }
         }
         Err(error) => explain(&error),
     };
-    bail!("Cannot use the disk {}: {why}", disk.path.display())
+    bail!("Cannot use the disk {}: {why}", path.display())
 }
 
 pub(crate) fn readable(what: &str, path: &Path) -> Result<()> {

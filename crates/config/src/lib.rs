@@ -7,12 +7,14 @@
 //! * A value that exists is valid: newtypes cannot hold a wrong one.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod machine;
 mod manifest;
 mod profile;
 mod values;
 
-pub use machine::{BootConfig, DiskConfig, MachineConfig, NicConfig};
+pub use disk::{DiskConfig, FileSystem, FlushPolicy, ImageFormat};
+pub use machine::{BootConfig, MachineConfig, NicConfig};
 pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
 pub use profile::BootProfile;
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};

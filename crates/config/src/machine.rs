@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MacAddress, MemorySize, ValueError, VcpuCount};
+use crate::{DiskConfig, MacAddress, MemorySize, VcpuCount};
 
 /// Everything that the VMM needs to know of a machine. Where its console bytes go and which switch a NIC is plugged into
 /// are run-time objects, handed to the builder beside this.
@@ -41,44 +41,6 @@ pub struct BootConfig {
     /// The kernel's whole command line.
     #[serde(default)]
     pub cmdline: String,
-}
-
-/// A virtio-blk disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DiskConfig {
-    /// A raw image.
-    pub path: PathBuf,
-    /// Refuse writes, and open the file for reading only.
-    #[serde(default)]
-    pub read_only: bool,
-    /// Serial number (`/dev/disk/by-id/virtio-SERIAL`), at most 20 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<String>,
-    /// Make a sparse image of this many MiB when the file is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub create_mib: Option<u64>,
-}
-
-impl DiskConfig {
-    /// The longest serial number (virtio 1.2, 5.2.6: `VIRTIO_BLK_T_GET_ID`).
-    pub const MAX_SERIAL: usize = 20;
-
-    /// Whether `serial` can be a disk's serial number.
-    ///
-    /// # Errors
-    /// When it is empty, too long, or not printable ASCII.
-    pub fn check_serial(serial: &str) -> Result<(), ValueError> {
-        let printable = serial.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        if !serial.is_empty() && serial.len() <= Self::MAX_SERIAL && printable {
-            return Ok(());
-        }
-        let text = serial.escape_debug();
-        Err(ValueError(format!(
-            "Disk serial `{text}` is not 1 to {} printable ASCII characters",
-            Self::MAX_SERIAL
-        )))
-    }
 }
 
 /// A virtio-net card.

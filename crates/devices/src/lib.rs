@@ -21,3 +21,4 @@ pub mod serial;
 pub mod stream;
 mod timer;
 mod wake;
+pub mod warnings;

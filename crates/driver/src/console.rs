@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub(crate) use self::clean::clean;
 use crate::control::{Pace, TICK, lock};
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{Event, Level};
 use crate::log::Logger;
 
 /// Bytes of console text kept for [`ConsoleLog::text`]. A boot writes less than 1 MiB; the cap is against a guest that
@@ -417,6 +417,11 @@ impl ConsoleWriter {
     /// The console takes nothing more: the machine has ended.
     pub(crate) fn end(&self) {
         self.console.end(self.generation, |text| self.line(text));
+    }
+
+    /// Notes a warning of the machine's devices, in the log and not on its console.
+    pub(crate) fn warn(&self, line: &str) {
+        self.log.line(Level::Warning, Some(&self.machine), line);
     }
 
     fn line(&self, text: String) {

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use snowboot_config::{BootConfig, BootProfile, MacAddress, MachineConfig, NicConfig, NodeConfig};
+use snowboot_config::{
+    BootConfig, BootProfile, DiskConfig, FlushPolicy, MacAddress, MachineConfig, NicConfig, NodeConfig,
+};
 use snowboot_devices::stream::{self, HostEnd};
+use snowboot_devices::warnings::Warnings;
 use snowboot_network::{Port, Switch};
-use snowboot_vmm::{Builder, KernelCache, Machine, Phase, Timeline, toplevel};
+use snowboot_vmm::{Builder, KernelCache, Machine, Phase, TemporaryDisks, Timeline, toplevel};
 
 use crate::console::ConsoleWriter;
 use crate::control::lock;
@@ -33,6 +36,7 @@ pub struct KvmLauncher {
     kvm_device: PathBuf,
     kernels: Arc<KernelCache>,
     switches: Mutex<BTreeMap<u8, Switch>>,
+    temporary_disks: TemporaryDisks,
 }
 
 impl KvmLauncher {
@@ -43,6 +47,7 @@ impl KvmLauncher {
             kvm_device: kvm_device.into(),
             kernels: Arc::new(KernelCache::from_environment()),
             switches: Mutex::default(),
+            temporary_disks: TemporaryDisks::default(),
         }
     }
 
@@ -66,9 +71,12 @@ impl Launcher for KvmLauncher {
             spoke.get_or_init(Instant::now);
         }));
         let (files, files_device) = stream::pair(FILES_BUFFER)?;
+        let console = serial.clone();
         let mut builder = Builder::new(machine_config(name, number, node)?)
             .kvm_device(&self.kvm_device)
             .kernel_cache(self.kernels.clone())
+            .temporary_disks(self.temporary_disks.clone())
+            .warnings(Warnings::new(move |line| console.warn(line)))
             .serial_output(Box::new(serial))
             .console(device)
             .channel(FILES_PORT, files_device);
@@ -109,9 +117,15 @@ fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineCo
         boot,
         memory: node.memory,
         vcpus: node.vcpus,
-        disks: node.disks.clone(),
+        disks: node.disks.iter().map(disk_config).collect(),
         nics: node.vlans.iter().map(nic).collect(),
     })
+}
+
+/// The guest of a test has its power cut by the test, not by a failure of the host: unless somebody asks for more, what it
+/// flushes is kept by the host's kernel.
+fn disk_config(disk: &DiskConfig) -> DiskConfig {
+    DiskConfig { flush: disk.flush.or(Some(FlushPolicy::Never)), ..disk.clone() }
 }
 
 fn tell_times(timeline: Timeline, shell_output: Arc<OnceLock<Instant>>) -> TellTimes {
@@ -241,6 +255,15 @@ mod tests {
         assert_eq!(cmdline("kernel = 'k'"), BootProfile::Standard.cmdline());
         assert_eq!(cmdline("kernel = 'k'\ncmdline = 'x'"), "x");
         assert_eq!(cmdline("kernel = 'k'\nprofile = 'plain'\ncmdline = 'x'"), "console=ttyS0 panic=1 x");
+    }
+
+    #[test]
+    fn disks_of_tests_do_not_wait_for_the_host_unless_they_are_told_to() {
+        let text = "kernel = 'k'\nempty-disks = [1]\ndisks = [{ path = 'd', flush = 'always' }]";
+        let node = NodeConfig::parse("m", Path::new("/m.toml"), text).unwrap();
+        let flush: Vec<_> =
+            machine_config("m", 1, &node).unwrap().disks.into_iter().map(|disk| disk.flush).collect();
+        assert_eq!(flush, [Some(FlushPolicy::Always), Some(FlushPolicy::Never)]);
     }
 
     #[test]

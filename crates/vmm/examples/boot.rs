@@ -4,7 +4,7 @@
 //! cargo run -p snowboot-vmm --example boot -- TOPLEVEL [ROOT-IMAGE]
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use snowboot_config::{DiskConfig, MachineConfig, MemorySize, VcpuCount};
 use snowboot_vmm::{Builder, toplevel};
@@ -13,10 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().ok_or("name a toplevel")?;
     let root = arguments.next().map(|path| DiskConfig {
-        path: PathBuf::from(path),
         read_only: true,
         serial: Some("root".to_owned()),
-        create_mib: None,
+        ..DiskConfig::of_image(path)
     });
     let config = MachineConfig {
         name: "example".to_owned(),

@@ -53,7 +53,7 @@ pub(crate) struct Args {
         long,
         value_name = "DISK",
         value_parser = disk::parse,
-        help = "A raw disk image: FILE[,read-only][,serial=TEXT][,create=MIB]; repeat it for /dev/vdb on"
+        help = disk::help()
     )]
     disk: Vec<DiskConfig>,
     /// A network card on VLAN N (0 to 255) with nobody else there; repeat it for more

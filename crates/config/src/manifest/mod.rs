@@ -3,6 +3,7 @@
 //! [`Manifest::parse`] is the only way from text to a manifest, so that a manifest that exists is valid. It goes in two
 //! steps: `tree` reads TOML or JSON into values that know their place, and this module walks them.
 
+mod disks;
 mod names;
 mod table;
 #[cfg(test)]
@@ -73,7 +74,7 @@ pub struct NodeConfig {
     pub vcpus: VcpuCount,
     /// VLANs: one network card each, eth1, eth2 ... in this order.
     pub vlans: Vec<u8>,
-    /// Disks, `/dev/vda` on.
+    /// Disks, `/dev/vda` on; the manifest's `empty-disks` are the last of them.
     pub disks: Vec<DiskConfig>,
 }
 
@@ -84,9 +85,18 @@ pub struct NodeConfig {
 pub struct ManifestError(pub String);
 
 const MANIFEST_KEYS: &[&str] = &["name", "script", "test-script", "global-timeout", "machines"];
-const NODE_KEYS: &[&str] =
-    &["toplevel", "kernel", "initrd", "cmdline", "profile", "memory", "vcpus", "vlans", "disks"];
-const DISK_KEYS: &[&str] = &["path", "read-only", "serial", "create-mib"];
+const NODE_KEYS: &[&str] = &[
+    "toplevel",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "profile",
+    "memory",
+    "vcpus",
+    "vlans",
+    "disks",
+    "empty-disks",
+];
 
 impl Manifest {
     /// Seconds that a run may take when the manifest does not say.
@@ -229,7 +239,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         memory: memory(&table)?,
         vcpus: vcpus(&table)?,
         vlans: vlans(&table)?,
-        disks: disks(&table, &of, folder)?,
+        disks: disks::disks(&table, &of, folder)?,
     };
     match (&config.toplevel, &config.kernel, &config.initrd) {
         (Some(_), Some(_), _) => {
@@ -290,35 +300,4 @@ fn vlans(table: &Table<'_>) -> Result<Vec<u8>, Fault> {
         }
     };
     items.iter().map(|item| vlan(item).map_err(|fault| Fault { offset: item.offset, ..fault })).collect()
-}
-
-fn disks(table: &Table<'_>, of: &str, folder: &Path) -> Result<Vec<DiskConfig>, Fault> {
-    let items = table.list("disks")?.unwrap_or_default();
-    items
-        .iter()
-        .enumerate()
-        .map(|(index, item)| disk(item, &format!("disk {} of {of}", index + 1), folder))
-        .collect()
-}
-
-fn disk(node: &Node, of: &str, folder: &Path) -> Result<DiskConfig, Fault> {
-    let table = Table::read(node, of, DISK_KEYS)?;
-    let serial = table.text("serial")?.map(str::to_owned);
-    if let Some(Err(error)) = serial.as_deref().map(DiskConfig::check_serial) {
-        return Err(table.wrong("serial", &error.to_string()));
-    }
-    let config = DiskConfig {
-        path: table
-            .path("path", folder)?
-            .ok_or_else(|| Fault::new(node.offset, format!("{of} has no `path`")))?,
-        read_only: table.boolean("read-only")?.unwrap_or(false),
-        serial,
-        create_mib: table.number("create-mib", 1, Manifest::MAX_CREATE_MIB)?,
-    };
-    if config.read_only && config.create_mib.is_some() {
-        return Err(
-            table.wrong("create-mib", "a disk that is made anew is of no use read-only: keep one of the two")
-        );
-    }
-    Ok(config)
 }

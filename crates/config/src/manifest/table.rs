@@ -7,11 +7,17 @@ use super::tree::{Entry, Fault, Node, Value};
 /// What other tools call our keys.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("append", "cmdline"),
+    ("backing", "backing-file"),
+    ("base", "backing-file"),
     ("containers", "machines"),
     ("cores", "vcpus"),
     ("cpus", "vcpus"),
+    ("disk-size", "disks"),
     ("drives", "disks"),
+    ("empty-disk-images", "empty-disks"),
     ("file", "path"),
+    ("file-system", "filesystem"),
+    ("fs-type", "filesystem"),
     ("image", "path"),
     ("kernel-params", "cmdline"),
     ("memory-size", "memory"),
@@ -19,7 +25,9 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("nodes", "machines"),
     ("readonly", "read-only"),
     ("ro", "read-only"),
+    ("overlay", "snapshot"),
     ("size", "create-mib"),
+    ("size", "size-mib"),
     ("timeout", "global-timeout"),
 ];
 

@@ -47,8 +47,23 @@ fn a_manifest_has_defaults_and_paths_from_its_folder() {
     assert_eq!(a.kernel.as_deref(), Some(Path::new("/boot/vmlinuz")));
     assert_eq!((a.profile, b.profile), (Some(BootProfile::Fast), None));
     assert_eq!((b.memory.mib(), b.vcpus.get(), b.vlans.as_slice()), (2048, 2, &[1, 7][..]));
-    assert_eq!(b.disks[0].path, Path::new("folder/guests/b/root.erofs"));
+    assert_eq!(b.disks[0].path.as_deref(), Some(Path::new("folder/guests/b/root.erofs")));
     assert!(b.disks[0].read_only && b.disks[0].create_mib.is_none());
+}
+
+#[test]
+fn empty_disks_come_after_the_others_in_their_order() {
+    let text = "name = 't'\ntest-script = ''\n[machines.m]\nkernel = 'k'\n\
+                empty-disks = [512, { size-mib = 64, serial = 'log', memory = true }]\n\
+                disks = [{ path = 'root.qcow2', format = 'qcow2', backing-file = 'base.img' }]\n";
+    let manifest = toml(text).unwrap();
+    let [root, first, second] = manifest.machines["m"].disks.as_slice() else { panic!("{manifest:?}") };
+    assert_eq!(root.backing_file.as_deref(), Some(Path::new("folder/base.img")));
+    assert_eq!(*first, DiskConfig::temporary(512));
+    let serial = Some("log".to_owned());
+    assert_eq!(*second, DiskConfig { serial, memory: true, ..DiskConfig::temporary(64) });
+    let again = serde_json::to_string(&manifest).unwrap();
+    assert_eq!(Manifest::parse(Path::new("x.json"), &again).unwrap(), manifest);
 }
 
 #[test]
@@ -79,7 +94,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
     assert_eq!(node_error("cores = 1\n"), "5:1: unknown key `cores` of machine `m`: did you mean `vcpus`?");
     assert_eq!(
         node_error("zzzzzzzz = 1\n"),
-        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks"
+        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks"
     );
     assert_eq!(
         toml("name = 't'\ntestScript = ''\n").unwrap_err(),
@@ -105,7 +120,20 @@ fn wrong_values_are_named_with_their_line() {
         ("profile = 'slow'\n", "`slow` is not a boot profile: choose one of plain, standard, fast"),
         ("profile = true\n", "expected a text"),
         ("initrd = ''\n", "expected a path"),
-        ("disks = [{ serial = 'x' }]\n", "disk 1 of machine `m` has no `path`"),
+        ("disks = [{ serial = 'x' }]\n", "`path` of disk 1 of machine `m`: name the disk's image"),
+        (
+            "disks = [{ path = 'x', format = 'vmdk' }]\n",
+            "`vmdk` is not an image format: choose one of raw, qcow2",
+        ),
+        ("disks = [{ path = 'x', memory = true }]\n", "`path` is a file"),
+        ("disks = [{ path = 'x', backing = 'y' }]\n", "did you mean `backing-file`?"),
+        ("empty-disks = [0]\n", "the size of empty disk 1 of machine `m` is out of range"),
+        (
+            "empty-disks = [1, { size = 1 }]\n",
+            "unknown key `size` of empty disk 2 of machine `m`: did you mean `size-mib`?",
+        ),
+        ("empty-disks = [{ serial = 'x' }]\n", "`size-mib` is missing"),
+        ("emptyDiskImages = [1]\n", "did you mean `empty-disks`?"),
         ("disks = [{ path = 'x', serial = '123456789012345678901' }]\n", "is not 1 to 20 printable"),
         ("disks = [{ path = 'x', read-only = true, create-mib = 1 }]\n", "keep one of the two"),
     ] {

@@ -1,31 +1,47 @@
-//! virtio-blk (virtio 1.2, 5.2) over a raw disk image.
+//! virtio-blk (virtio 1.2, 5.2) over a disk image.
 //!
-//! Requests are served in order, in the call that brings them, and data moves between the image and guest memory in place.
-//! A call may wait for the host's storage, so a disk wants a thread of its own.
+//! Requests of a queue are served in order, in the call that brings them, and data moves between the image and guest memory
+//! in place. A call may wait for the host's storage, so a disk wants a thread of its own. It has a queue per vCPU, so that
+//! no vCPU waits for another one's lock and each is interrupted itself; one thread serves all of them.
 //! The device owns the image and whether its cache is write-back. A guest can only ever hurt its own image: every range
 //! is checked against the capacity, and every request is answered with a status if there is a byte for it.
 
+mod content;
 mod disk;
+mod draft;
+mod error;
+mod file;
+mod format;
+mod overlay;
+mod qcow2;
+mod request;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod trouble;
 mod wire;
-
-use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 use snowboot_virtio::{
     Device, DeviceId, Identity, NotSaveable, QueueFault, RestoreError, Saved, Served, Session, StartError,
 };
 
-pub use self::disk::{Disk, DiskError, SECTOR};
-use self::transfer::{Payload, answer};
+pub use self::disk::{Disk, SECTOR};
+pub use self::error::DiskError;
+pub use self::format::Format;
+pub use self::overlay::Changes;
+use self::request::Backend;
+use self::transfer::answer;
+use self::trouble::Troubles;
 use self::wire::{
-    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_RO, F_SEG_MAX, F_TOPOLOGY, F_WRITE_ZEROES, HEADER, ID,
-    RANGE, Range, Request, Space, Status, WRITEBACK,
+    F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_TOPOLOGY, F_WRITE_ZEROES, ID,
+    Space, WRITEBACK,
 };
+use crate::warnings::Warnings;
 
 const QUEUE_SIZE: u16 = 256;
+/// The most queues of a disk: one thread serves them, and each takes a doorbell and an interrupt of the host's limited ones.
+const MOST_QUEUES: u16 = 8;
 /// Header and status take a descriptor each.
 const MOST_SEGMENTS: u32 = 254;
 /// The most data of one request. Descriptors may overlap, so a chain's length says nothing about the memory it needs;
@@ -47,6 +63,10 @@ const VERSION: u16 = 1;
 pub struct Options {
     /// The guest cannot write, even if the image was opened for writing.
     pub read_only: bool,
+    /// Flushes end in the host's memory: what was written outlives the guest and this process, but not the host.
+    pub volatile: bool,
+    /// How many queues there are, at least 1 and at most 8: as many as the machine has vCPUs.
+    pub queues: u16,
     /// Shown as `/dev/disk/by-id/virtio-SERIAL` in Linux.
     pub serial: SerialNumber,
     /// Alignment hints.
@@ -93,6 +113,7 @@ pub struct Block {
     options: Options,
     /// What the driver last chose: whether written data may wait in the host's cache for a flush.
     writeback: bool,
+    troubles: Troubles,
     session: Option<Session>,
 }
 
@@ -100,8 +121,16 @@ impl Block {
     /// A device for `disk`. It is read-only if the options say so or the image was opened that way.
     #[must_use]
     pub fn new(disk: Disk, options: Options) -> Self {
-        let options = Options { read_only: options.read_only || disk.is_read_only(), ..options };
-        Self { disk, options, writeback: true, session: None }
+        let read_only = options.read_only || disk.is_read_only();
+        let options = Options { read_only, queues: options.queues.clamp(1, MOST_QUEUES), ..options };
+        Self { disk, options, writeback: true, troubles: Troubles::default(), session: None }
+    }
+
+    /// Where it tells of failures of the host's storage.
+    #[must_use]
+    pub fn warn(mut self, warnings: Warnings) -> Self {
+        self.troubles.warnings = warnings;
+        self
     }
 
     /// The image.
@@ -110,13 +139,14 @@ impl Block {
         &self.disk
     }
 
-    fn serve(&mut self) -> Result<(), QueueFault> {
+    fn serve(&mut self, queue: u16) -> Result<(), QueueFault> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        let Some(Some(queue)) = session.queues.first_mut() else { return Ok(()) };
+        let Some(Some(queue)) = session.queues.get_mut(usize::from(queue)) else { return Ok(()) };
         // Without a way to flush, everything written must last (5.2.5.2).
         let switchable = session.features & F_CONFIG_WCE != 0;
         let writeback = session.features & F_FLUSH != 0 && (self.writeback || !switchable);
-        let backend = Backend { disk: &self.disk, options: &self.options, writeback };
+        let mut backend =
+            Backend { disk: &mut self.disk, options: &self.options, troubles: &mut self.troubles, writeback };
         let mut left = TURN_DATA;
         queue.serve(&session.interrupt, |chain| {
             let cost = chain.reader.remaining().saturating_add(chain.writer.remaining());
@@ -132,7 +162,11 @@ impl Device for Block {
     fn identity(&self) -> Identity {
         let mut features = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE;
         features |= if self.options.read_only { F_RO } else { F_DISCARD | F_WRITE_ZEROES };
-        Identity { id: DeviceId::Block, features, queue_sizes: vec![QUEUE_SIZE] }
+        let queues = self.options.queues;
+        if queues > 1 {
+            features |= F_MQ;
+        }
+        Identity { id: DeviceId::Block, features, queue_sizes: vec![QUEUE_SIZE; queues.into()] }
     }
 
     fn read_config(&self, offset: u32, data: &mut [u8]) {
@@ -146,6 +180,7 @@ impl Device for Block {
             min_io_size: topology.minimum_io,
             opt_io_size: topology.optimal_io,
             writeback: self.writeback.into(),
+            num_queues: self.options.queues,
             max_range_sectors: MOST_RANGE_SECTORS,
             max_ranges: MOST_RANGES,
             discard_sector_alignment: 8, // file systems punch whole pages
@@ -158,16 +193,19 @@ impl Device for Block {
         if let (WRITEBACK, [value @ (0 | 1)], true) = (offset, data, negotiated) {
             self.writeback = *value == 1;
             if !self.writeback
-                && let Err(error) = self.disk.flush()
+                && let Err(error) = self.disk.flush(!self.options.volatile)
             {
-                tracing::debug!(path = %self.disk.path().display(), %error, "cannot flush the disk image");
+                self.troubles.note(self.disk.path(), "flushing", &error);
             }
         }
     }
 
     fn start(&mut self, session: Session) -> Result<(), StartError> {
         self.session = Some(session);
-        self.serve().map_err(|fault| StartError { device: "block", reason: fault.to_string() })
+        let mut served = (0..self.options.queues).map(|queue| self.serve(queue));
+        served
+            .try_for_each(|outcome| outcome)
+            .map_err(|fault| StartError { device: "block", reason: fault.to_string() })
     }
 
     fn stop(&mut self) -> Option<Session> {
@@ -178,13 +216,13 @@ impl Device for Block {
         self.writeback = true;
     }
 
-    fn queue_ready(&mut self, _queue: u16) -> Result<(), QueueFault> {
-        self.serve()
+    fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {
+        self.serve(queue)
     }
 
     fn save(&self) -> Result<Saved, NotSaveable> {
         // Whoever restores opens the image anew, maybe after this host went down.
-        self.disk.flush().map_err(|error| NotSaveable {
+        self.disk.flush(true).map_err(|error| NotSaveable {
             reason: format!("the disk image {} cannot be flushed: {error}", self.disk.path().display()),
         })?;
         Saved::new(KIND, VERSION, &State { sectors: self.disk.sectors(), writeback: self.writeback })
@@ -211,130 +249,4 @@ impl Device for Block {
 struct State {
     sectors: u64,
     writeback: bool,
-}
-
-/// What serves one request.
-struct Backend<'a> {
-    disk: &'a Disk,
-    options: &'a Options,
-    writeback: bool,
-}
-
-impl Backend<'_> {
-    /// Serves one request; `is_slow` is set when it made the host's storage wait.
-    fn handle(&self, mut payload: Payload<'_>, is_slow: &mut bool) -> Status {
-        let mut header = [0; HEADER];
-        if payload.reader.read_exact(&mut header).is_err() {
-            return Status::IoError;
-        }
-        let request = Request::parse(header);
-        *is_slow = match request {
-            Request::Flush | Request::Discard | Request::Zero => true,
-            Request::Write { .. } => !self.writeback,
-            Request::Read { .. } | Request::Id | Request::Unknown => false,
-        };
-        match request {
-            Request::Read { sector } => self.read(&mut payload, sector),
-            Request::Write { sector } => self.writing(|backend| backend.write(&mut payload, sector)),
-            Request::Flush => status(self.disk.flush()),
-            Request::Id => {
-                let id = &self.options.serial.0;
-                let length = payload.writer.remaining().min(id.len());
-                status(payload.writer.write_all(id.get(..length).unwrap_or_default()))
-            }
-            Request::Discard => self.writing(|backend| backend.ranges(&mut payload, Kind::Discard)),
-            Request::Zero => self.writing(|backend| backend.ranges(&mut payload, Kind::Zero)),
-            Request::Unknown => Status::Unsupported,
-        }
-    }
-
-    fn read(&self, payload: &mut Payload<'_>, sector: u64) -> Status {
-        match self.range(sector, payload.writer.remaining()) {
-            Some(offset) => status(payload.read_from(self.disk, offset)),
-            None => Status::IoError,
-        }
-    }
-
-    fn write(&self, payload: &mut Payload<'_>, sector: u64) -> Status {
-        match self.range(sector, payload.reader.remaining()) {
-            Some(offset) => status(payload.write_to(self.disk, offset)),
-            None => Status::IoError,
-        }
-    }
-
-    /// Does something that changes the disk, if it may be changed, and makes it last if it has to (5.2.6.2).
-    fn writing(&self, change: impl FnOnce(&Self) -> Status) -> Status {
-        if self.options.read_only {
-            return Status::IoError;
-        }
-        match change(self) {
-            Status::Ok if !self.writeback => status(self.disk.flush()),
-            other => other,
-        }
-    }
-
-    /// Discards or zeroes ranges, after all of them were found to be right.
-    fn ranges(&self, payload: &mut Payload<'_>, kind: Kind) -> Status {
-        let length = payload.reader.remaining();
-        let count = length / RANGE;
-        if count == 0
-            || !length.is_multiple_of(RANGE)
-            || u32::try_from(count).is_ok_and(|count| count > MOST_RANGES)
-        {
-            return Status::IoError;
-        }
-        let mut ranges = Vec::new();
-        for _ in 0..count.min(usize::try_from(MOST_RANGES).unwrap_or(0)) {
-            let mut bytes = [0; RANGE];
-            if payload.reader.read_exact(&mut bytes).is_err() {
-                return Status::IoError;
-            }
-            let range = Range::parse(bytes);
-            // Unmap means nothing for a discard, which says so itself (5.2.6.2).
-            if range.unknown_flags || (range.unmap && kind == Kind::Discard) {
-                return Status::Unsupported;
-            }
-            let length = u64::from(range.sectors).saturating_mul(SECTOR);
-            match self.within(range.sector, length) {
-                Some(offset) if range.sectors <= MOST_RANGE_SECTORS => {
-                    ranges.push((offset, length, range.unmap))
-                }
-                _ => return Status::IoError,
-            }
-        }
-        let change = |&(offset, length, unmap): &(u64, u64, bool)| match kind {
-            _ if length == 0 => Ok(()),
-            Kind::Discard => self.disk.discard(offset, length),
-            Kind::Zero => self.disk.zero(offset, length, unmap),
-        };
-        status(ranges.iter().try_for_each(change))
-    }
-
-    /// The byte offset of whole sectors, if they are there and not too many for one request.
-    fn range(&self, sector: u64, bytes: usize) -> Option<u64> {
-        let bytes = u64::try_from(bytes).ok()?;
-        self.within(sector, bytes).filter(|_| bytes.is_multiple_of(SECTOR) && bytes <= MOST_DATA)
-    }
-
-    fn within(&self, sector: u64, bytes: u64) -> Option<u64> {
-        let end = sector.checked_add(bytes.div_ceil(SECTOR))?;
-        if end > self.disk.sectors() { None } else { sector.checked_mul(SECTOR) }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Discard,
-    Zero,
-}
-
-fn status(outcome: io::Result<()>) -> Status {
-    match outcome {
-        Ok(()) => Status::Ok,
-        Err(error) => {
-            // The guest can cause this at will only on a full or broken host disk.
-            tracing::debug!(%error, "a disk request failed");
-            Status::IoError
-        }
-    }
 }

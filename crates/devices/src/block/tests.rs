@@ -33,7 +33,7 @@ fn bench() -> Bench {
 
 fn block(path: &std::path::Path, read_only: bool) -> Block {
     let serial = "root".try_into().unwrap();
-    Block::new(Disk::open(path, read_only).unwrap(), Options { serial, ..Options::default() })
+    Block::new(Disk::open(path, read_only, None).unwrap(), Options { serial, ..Options::default() })
 }
 
 /// Bytes that tell where on the disk they belong.
@@ -67,7 +67,7 @@ fn it_is_a_virtio_device() {
     for read_only in [false, true] {
         snowboot_virtio::testing::conformance(|| {
             let folder = tempfile::tempdir().unwrap();
-            let disk = Disk::create_sparse(&folder.path().join("disk.img"), 1 << 20).unwrap();
+            let disk = Disk::create(&folder.path().join("disk.img"), 1 << 20, None, |_| Ok(())).unwrap();
             Box::new(Block::new(disk, Options { read_only, ..Options::default() }))
         });
     }
@@ -224,7 +224,7 @@ fn a_read_only_disk_stays_as_it_is() {
     let bench = bench();
     drop(bench.driver);
     for (image, option) in [(true, false), (false, true)] {
-        let disk = Disk::open(&bench.path, image).unwrap();
+        let disk = Disk::open(&bench.path, image, None).unwrap();
         let device = Block::new(disk, Options { read_only: option, ..Options::default() });
         let features = device.identity().features;
         assert_eq!((features & F_RO, features & F_DISCARD), (F_RO, 0));

@@ -12,6 +12,8 @@ pub(super) const F_FLUSH: u64 = 1 << 9;
 pub(super) const F_TOPOLOGY: u64 = 1 << 10;
 /// `VIRTIO_BLK_F_CONFIG_WCE`: the driver can switch the cache to write-through.
 pub(super) const F_CONFIG_WCE: u64 = 1 << 11;
+/// `VIRTIO_BLK_F_MQ`: the configuration space says how many queues there are.
+pub(super) const F_MQ: u64 = 1 << 12;
 /// `VIRTIO_BLK_F_DISCARD`: there is a discard command.
 pub(super) const F_DISCARD: u64 = 1 << 13;
 /// `VIRTIO_BLK_F_WRITE_ZEROES`: there is a command that zeroes ranges.
@@ -98,6 +100,7 @@ pub(super) struct Space {
     pub(super) min_io_size: u16,
     pub(super) opt_io_size: u32,
     pub(super) writeback: u8,
+    pub(super) num_queues: u16,
     pub(super) max_range_sectors: u32,
     pub(super) max_ranges: u32,
     pub(super) discard_sector_alignment: u32,
@@ -115,7 +118,7 @@ impl Space {
         space.extend(self.min_io_size.to_le_bytes());
         space.extend(self.opt_io_size.to_le_bytes());
         space.extend([self.writeback, 0]);
-        space.extend(1u16.to_le_bytes()); // num_queues
+        space.extend(self.num_queues.to_le_bytes());
         for _ in 0..2 {
             space.extend(self.max_range_sectors.to_le_bytes());
             space.extend(self.max_ranges.to_le_bytes());
@@ -139,6 +142,7 @@ mod tests {
             seg_max: 254,
             blk_size: 512,
             writeback: 1,
+            num_queues: 3,
             max_range_sectors: 0x1234,
             max_ranges: 0x56,
             discard_sector_alignment: 8,
@@ -150,7 +154,7 @@ mod tests {
         assert_eq!(space[12], 254);
         assert_eq!(space[20..24], [0, 2, 0, 0]);
         assert_eq!(space[usize::try_from(WRITEBACK).unwrap()], 1);
-        assert_eq!(space[34], 1);
+        assert_eq!(space[34..36], [3, 0]);
         assert_eq!(space[36..48], [0x34, 0x12, 0, 0, 0x56, 0, 0, 0, 8, 0, 0, 0]);
         assert_eq!(space[48..57], [0x34, 0x12, 0, 0, 0x56, 0, 0, 0, 1]);
     }

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use snowboot_bus::GuestMemory;
-use snowboot_config::{DiskConfig, MachineConfig};
-use snowboot_devices::block::{Block, Disk, Options, SerialNumber};
+use snowboot_config::MachineConfig;
 use snowboot_devices::boot_marks::{self, BootMarks};
 use snowboot_devices::console::{Console, ConsoleControl, PortEnd};
 use snowboot_devices::entropy::Entropy;
@@ -18,8 +17,10 @@ use snowboot_devices::power::{self, SleepControl};
 use snowboot_devices::rtc::Rtc;
 use snowboot_devices::serial::{Serial, SerialInput};
 use snowboot_devices::stream::DeviceEnd;
+use snowboot_devices::warnings::Warnings;
 use snowboot_network::Port;
 
+use super::disks::{self, TemporaryDisks};
 use super::platform::{Pace, Platform};
 use super::{Handles, Machine};
 use crate::arch::{acpi, boot, cpuid, layout, regs};
@@ -39,6 +40,8 @@ pub struct Builder {
     channels: Vec<(String, DeviceEnd)>,
     ports: Vec<Port>,
     count_exits: bool,
+    temporary_disks: TemporaryDisks,
+    warnings: Warnings,
 }
 
 impl std::fmt::Debug for Builder {
@@ -60,6 +63,8 @@ impl Builder {
             channels: Vec::new(),
             ports: Vec::new(),
             count_exits: false,
+            temporary_disks: TemporaryDisks::default(),
+            warnings: Warnings::default(),
         }
     }
 
@@ -113,6 +118,22 @@ impl Builder {
         self
     }
 
+    /// Where what it writes to temporary disks is kept, for the next machine of this name; without it, it is gone with the
+    /// machine.
+    #[must_use]
+    pub fn temporary_disks(mut self, disks: TemporaryDisks) -> Self {
+        self.temporary_disks = disks;
+        self
+    }
+
+    /// Where its devices tell what its owner should know, such as a full disk of the host; without it, in the log. Called on
+    /// devices' threads: it must be quick.
+    #[must_use]
+    pub fn warnings(mut self, warnings: Warnings) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
     /// Opens what the configuration names, allocates guest memory, and loads the kernel. Nothing runs yet.
     ///
     /// # Errors
@@ -142,7 +163,7 @@ impl Builder {
         attach_boot_marks(&platform, timeline.clone())?;
         self.consoles.iter().for_each(|console| timeline.watch_stream(console));
         let console = attach_consoles(&mut platform, self.consoles, self.channels)?;
-        attach_disks(&mut platform, &self.config.disks)?;
+        disks::attach(&mut platform, &self.config, &self.temporary_disks, &self.warnings)?;
         let nics = attach_nics(&mut platform, &self.config, self.ports)?;
         attach_entropy(&mut platform)?;
         let power_button = vm.irq_line(layout::gsi::POWER_BUTTON)?;
@@ -216,30 +237,6 @@ fn attach_consoles(
     let (console, control) = Console::new(ends).map_err(Error::host("set up the consoles"))?;
     platform.add_virtio(Box::new(console), Pace::Quick)?;
     Ok(Some(control))
-}
-
-fn attach_disks(platform: &mut Platform, disks: &[DiskConfig]) -> Result<(), Error> {
-    for config in disks {
-        let disk = open_disk(config)?;
-        let serial = config.serial.as_deref().unwrap_or_default();
-        let serial = SerialNumber::try_from(serial).map_err(|error| Error::Disk(error.to_string()))?;
-        let options = Options { serial, ..Options::default() };
-        platform.add_virtio(Box::new(Block::new(disk, options)), Pace::Slow)?;
-    }
-    Ok(())
-}
-
-fn open_disk(config: &DiskConfig) -> Result<Disk, Error> {
-    let wrong = |error: snowboot_devices::block::DiskError| Error::Disk(error.to_string());
-    match config.create_mib {
-        Some(mib) if !config.path.exists() => {
-            let bytes = mib.checked_mul(layout::MIB).ok_or_else(|| {
-                Error::Disk(format!("A disk of {mib} MiB is too large: {}", config.path.display()))
-            })?;
-            Disk::create_sparse(&config.path, bytes).map_err(wrong)
-        }
-        _ => Disk::open(&config.path, config.read_only).map_err(wrong),
-    }
 }
 
 fn attach_nics(

@@ -10,6 +10,7 @@
 //! machine down at its end. A thread that panics ends its machine with [`Outcome::Fault`], never the process.
 
 mod builder;
+mod disks;
 mod platform;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use snowboot_devices::net::NetControl;
 use snowboot_devices::serial::SerialInput;
 
 pub use self::builder::Builder;
+pub use self::disks::TemporaryDisks;
 pub(crate) use self::platform::Platform;
 use crate::Error;
 use crate::io::EventLoop;
