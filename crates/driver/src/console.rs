@@ -419,8 +419,8 @@ impl ConsoleWriter {
         self.console.end(self.generation, |text| self.line(text));
     }
 
-    /// Notes a warning of the machine's devices, in the log and not on its console.
-    pub(crate) fn warn(&self, line: &str) {
+    /// Notes a warning about the machine, such as one of its devices, in the log and not on its console.
+    pub fn warn(&self, line: &str) {
         self.log.line(Level::Warning, Some(&self.machine), line);
     }
 

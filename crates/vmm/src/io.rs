@@ -102,20 +102,22 @@ impl MutEventSubscriber for DeviceEvents {
         }
         let queue = u16::try_from(events.data()).unwrap_or(u16::MAX);
         if let Some(doorbell) = self.doorbells.get(usize::from(queue)) {
-            // Before the queue is served, so that what is rung meanwhile is not forgotten.
-            let _ = doorbell.event.read();
-            transport().queue_ready(queue);
+            transport().queue_ready(doorbell.queue);
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let transport = self.transport.lock().unwrap_or_else(PoisonError::into_inner);
-        let doorbells = self.doorbells.iter().map(|it| (it.event.as_raw_fd(), u32::from(it.queue)));
-        let sources = transport.sources();
-        let sources =
-            sources.iter().map(|(token, fd)| (fd.as_raw_fd(), FIRST_SOURCE.saturating_add(token.0)));
-        for (fd, data) in doorbells.chain(sources) {
-            self.refusal.note(ops.add(Events::with_data_raw(fd, data, EventSet::IN)));
+        for doorbell in &self.doorbells {
+            // Each ring is told by itself, so that nobody needs to read the doorbell, which would be a system call per
+            // notification. Its counter does not overflow in the time that is given to us.
+            let set = EventSet::IN | EventSet::EDGE_TRIGGERED;
+            let (fd, data) = (doorbell.event.as_raw_fd(), u32::from(doorbell.queue));
+            self.refusal.note(ops.add(Events::with_data_raw(fd, data, set)));
+        }
+        for (token, fd) in &transport.sources() {
+            let data = FIRST_SOURCE.saturating_add(token.0);
+            self.refusal.note(ops.add(Events::with_data_raw(fd.as_raw_fd(), data, EventSet::IN)));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Whole guests under test scripts, through the program that users run, in the lab.
 
+mod disks;
 mod nixpkgs;
 
 use std::fs::{self, File};
@@ -38,6 +39,10 @@ struct Case {
     keeps_root: bool,
     /// Whether each machine has its own kernel and initrd on disks, too, for a guest that starts them by itself.
     boot_disks: bool,
+    /// More of the description of machines: keys of their own, and disks behind those above.
+    disks: &'static [(&'static str, &'static str, &'static str)],
+    /// Makes the files of such disks in the test's folder, anew for each try.
+    images: Option<fn(&Path) -> Result<()>>,
     backdoor: Backdoor,
     /// How long it may take in the lab, in seconds.
     limit: u32,
@@ -62,6 +67,8 @@ const CASE: Case = Case {
     data_mib: 64,
     keeps_root: false,
     boot_disks: false,
+    disks: &[],
+    images: None,
     backdoor: Backdoor::InRoot,
     limit: LIMIT,
     own_limit: None,
@@ -128,6 +135,23 @@ const CASES: &[Case] = &[
         data_disk: true,
         status: 0,
         said: &["subtest: a power cut keeps what was flushed", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
+        name: "disks",
+        script: "tests/guests/disks.py",
+        kernel: Kernel::Generic,
+        machines: &["machine1", "machine2"],
+        vcpus: 2,
+        memory: "384M",
+        disks: disks::DISKS,
+        images: Some(disks::make_images),
+        limit: 1500,
+        said: &[
+            "full.img: writing failed, and its guest sees an I/O error: No space left on device",
+            "full.img: reading failed, and its guest sees an I/O error",
+            "subtest: qemu-img finds nothing wrong",
+        ],
         ..CASE
     },
     Case {
@@ -231,6 +255,7 @@ struct Job {
     log: PathBuf,
     /// Made anew for each try.
     state_images: Vec<PathBuf>,
+    images: Option<(fn(&Path) -> Result<()>, PathBuf)>,
 }
 
 /// Runs the cases with these names, or all when none is named; the first that fails is the error.
@@ -284,7 +309,15 @@ fn terminal_job(built: &Built) -> Result<Job> {
     command.arg("python3").arg(project_root().join(ON_A_TERMINAL));
     command.arg(&built.program).arg(guests.folder.join(name)).arg(guest::vmlinux(Kernel::Generic)?);
     let log = folder_for(TERMINAL)?.join("log");
-    Ok(Job { name: TERMINAL, command, status: 0, said: &["all is well"], log, state_images: Vec::new() })
+    Ok(Job {
+        name: TERMINAL,
+        command,
+        status: 0,
+        said: &["all is well"],
+        log,
+        state_images: Vec::new(),
+        images: None,
+    })
 }
 
 fn rust_job() -> Result<Job> {
@@ -297,7 +330,15 @@ fn rust_job() -> Result<Job> {
     command.arg(build::test_program("snowboot-tests", "ping", "guests")?);
     command.args(["--ignored", "--nocapture"]).env(RUST_MANIFEST, &manifest);
     let said = &["subtest: after a power cut", "1 passed; 0 failed"];
-    Ok(Job { name: RUST, command, status: 0, said, log: folder.join("log"), state_images: Vec::new() })
+    Ok(Job {
+        name: RUST,
+        command,
+        status: 0,
+        said,
+        log: folder.join("log"),
+        state_images: Vec::new(),
+        images: None,
+    })
 }
 
 impl Case {
@@ -309,7 +350,8 @@ impl Case {
         let log = folder.join("log");
         let keepers = if self.keeps_root { self.machines } else { &[] };
         let state_images = keepers.iter().map(|name| folder.join(state_image(name))).collect();
-        Ok(Job { name: self.name, command, status: self.status, said: self.said, log, state_images })
+        let images = self.images.map(|make| (make, folder));
+        Ok(Job { name: self.name, command, status: self.status, said: self.said, log, state_images, images })
     }
 
     fn manifest_in(&self, folder: &Path) -> Result<PathBuf> {
@@ -342,6 +384,9 @@ impl Job {
 
     fn try_once(&mut self) -> Result<()> {
         self.state_images.iter().try_for_each(|path| make_state_image(path))?;
+        if let Some((make, folder)) = &self.images {
+            make(folder)?;
+        }
         let log = File::create(&self.log).with_context(|| format!("Cannot write {}", self.log.display()))?;
         let output = log.try_clone()?;
         let command = self.command.stdin(Stdio::null()).stdout(output).stderr(log);
@@ -404,11 +449,14 @@ fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
         let root = toplevel.join("root.erofs");
         let vlans =
             case.vlans.iter().find(|(machine, _)| machine == name).map_or(&[1][..], |(_, vlans)| vlans);
+        let own = case.disks.iter().find(|(machine, ..)| machine == name);
+        let (keys, disks) = own.map_or(("", ""), |(_, keys, disks)| (keys, disks));
         text.push_str(&format!(
-            "\n[machines.{name}]\ntoplevel = {toplevel:?}\nvcpus = {}\nmemory = {:?}\nvlans = {vlans:?}\n\
+            "\n[machines.{name}]\ntoplevel = {toplevel:?}\nvcpus = {}\nmemory = {:?}\nvlans = {vlans:?}\n{keys}\
              [[machines.{name}.disks]]\npath = {root:?}\nread-only = true\nserial = \"root\"\n",
             case.vcpus, case.memory,
         ));
+        text.push_str(disks);
         if case.data_disk {
             text.push_str(&format!(
                 "[[machines.{name}.disks]]\npath = \"{name}.img\"\ncreate-mib = {}\nserial = \"data\"\n",

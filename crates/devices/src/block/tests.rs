@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use snowboot_bus::GuestAddress;
@@ -279,6 +280,63 @@ fn requests_in_the_ring_survive_a_move_to_another_process() {
     let other = bench.path.with_extension("other");
     std::fs::write(&other, [0; 512]).unwrap();
     assert!(block(&other, false).restore(saved).is_err());
+}
+
+#[test]
+fn every_queue_is_served() {
+    let bench = bench();
+    drop(bench.driver);
+    for (asked, given) in [(0u16, 1u16), (1, 1), (3, 3), (32, 8)] {
+        let disk = Disk::open(&bench.path, true, None).unwrap();
+        let device = Block::new(disk, Options { queues: asked, ..Options::default() });
+        assert_eq!(device.identity().queue_sizes.len(), usize::from(given));
+        assert_eq!(device.identity().features & F_MQ != 0, given > 1);
+        let mut driver = Driver::new(device);
+        driver.start(F_RO | F_FLUSH | if given > 1 { F_MQ } else { 0 }).unwrap();
+        assert_eq!(u16::from_le_bytes(driver.config(34)), given);
+        for queue in 0..given {
+            let used = driver.request(queue, &[&header(0, queue.into())], &[512, 1]);
+            assert_eq!(used.data[..512], pattern(usize::from(queue) * 512, 512));
+        }
+        driver.device_mut().queue_ready(given).unwrap();
+    }
+}
+
+#[test]
+fn what_fails_on_the_host_is_an_error_for_the_guest_and_told_once() {
+    let bench = bench();
+    drop(bench.driver);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&told);
+    let warnings = Warnings::new(move |line| lines.lock().unwrap().push(line.to_owned()));
+    let disk = Disk::open(&bench.path, false, None).unwrap();
+    let mut driver = Driver::new(Block::new(disk, Options::default()).warn(warnings));
+    driver.start(FEATURES).unwrap();
+    std::fs::File::options().write(true).open(&bench.path).unwrap().set_len(512).unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask(&mut driver, &[&header(0, 8)], &[512, 1]).0, IOERR);
+        assert_eq!(ask(&mut driver, &[&header(4, 0)], &[1]).0, IOERR);
+    }
+    assert_eq!(ask(&mut driver, &[&header(0, SECTORS)], &[512, 1]).0, IOERR, "off the disk: its own fault");
+    assert_eq!(ask(&mut driver, &[&header(0, 0)], &[512, 1]), (OK, pattern(0, 512)));
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("disk.img: reading failed") && told[0].contains("cut short"), "{told:?}");
+    assert!(told[1].contains("flushing failed"), "{told:?}");
+}
+
+#[test]
+fn a_flush_that_waits_for_nothing_does_not_end_a_turn() {
+    let bench = bench();
+    drop(bench.driver);
+    let disk = Disk::open(&bench.path, false, None).unwrap();
+    let mut driver = Driver::new(Block::new(disk, Options { volatile: true, ..Options::default() }));
+    driver.start(FEATURES).unwrap();
+    for _ in 0..3 {
+        driver.add(0, &[&header(4, 0)], &[1]);
+    }
+    driver.device_mut().queue_ready(0).unwrap();
+    assert!(driver.used(0).iter().all(|used| used.data == [OK]));
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
+use rustix::fs::{MemfdFlags, memfd_create};
 use snowboot_config::{DiskConfig, FileSystem, FlushPolicy, ImageFormat, MachineConfig};
 use snowboot_devices::block::{Block, Changes, Disk, DiskError, Format, Options, SerialNumber};
 use snowboot_devices::warnings::Warnings;
@@ -130,14 +130,7 @@ impl Opener<'_> {
         }
         let folder = std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty());
         let folder = folder.map_or_else(|| PathBuf::from(TEMPORARY), PathBuf::from);
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::open(&folder, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(file) => Ok(file.into()),
-            // Some file systems have only files with names.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => named_for_a_moment(&folder),
-            Err(error) => Err(error.into()),
-        }
-        .map_err(|source| Error::Host {
+        tempfile::tempfile_in(&folder).map_err(|source| Error::Host {
             what: format!(
                 "make a file for disk {} of {} in {}",
                 self.number(),
@@ -200,24 +193,6 @@ impl Opener<'_> {
     }
 }
 
-/// A file whose name is gone again.
-fn named_for_a_moment(folder: &Path) -> std::io::Result<File> {
-    let mut attempt = 0u32;
-    loop {
-        let path = folder.join(format!(".snowboot-disk.{}-{attempt}", std::process::id()));
-        match File::options().read(true).write(true).create_new(true).open(&path) {
-            Ok(file) => {
-                std::fs::remove_file(&path)?;
-                return Ok(file);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < 100 => {
-                attempt = attempt.saturating_add(1);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// Where a program is, or its name alone when it is nowhere.
 fn find(program: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -249,4 +224,95 @@ fn wrong(error: DiskError) -> Error {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn open(config: &DiskConfig, temporary: &TemporaryDisks) -> Result<Disk, String> {
+        let opener = Opener { config, machine: "m", index: 0, temporary };
+        opener.open().map_err(|error| error.to_string())
+    }
+
+    fn filesystem(path: &Path, config: DiskConfig) -> DiskConfig {
+        let label = Some("nixos".to_owned());
+        DiskConfig { path: Some(path.to_owned()), filesystem: Some(FileSystem::Ext4), label, ..config }
+    }
+
+    #[test]
+    fn a_temporary_disk_is_there_again_for_the_next_machine_of_its_name() {
+        for memory in [false, true] {
+            let (config, kept) =
+                (DiskConfig { memory, ..DiskConfig::temporary(8) }, TemporaryDisks::default());
+            let disk = open(&config, &kept).unwrap();
+            assert_eq!(disk.sectors(), 8 * 2048);
+            drop(disk);
+            let map = kept.0.lock().unwrap();
+            let Some(Temporary::Whole(file)) = map.get(&("m".to_owned(), 0)) else { panic!("{map:?}") };
+            assert_eq!((file.metadata().unwrap().nlink(), file.metadata().unwrap().blocks()), (0, 0));
+            let first = file.metadata().unwrap().ino();
+            drop(map);
+            open(&config, &kept).unwrap();
+            let map = kept.0.lock().unwrap();
+            let Some(Temporary::Whole(file)) = map.get(&("m".to_owned(), 0)) else { panic!("{map:?}") };
+            assert_eq!(file.metadata().unwrap().ino(), first);
+        }
+    }
+
+    #[test]
+    fn images_are_made_once_and_their_bases_are_shared() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, over) = (folder.path().join("base.img"), folder.path().join("over.qcow2"));
+        std::fs::write(&base, vec![1; 1 << 20]).unwrap();
+        let config = DiskConfig {
+            backing_file: Some(base.clone()),
+            create_mib: Some(3),
+            ..DiskConfig::of_image(&over)
+        };
+        let kept = TemporaryDisks::default();
+        for _ in 0..2 {
+            assert_eq!(open(&config, &kept).unwrap().sectors(), 3 * 2048);
+        }
+        let snapshot = DiskConfig { snapshot: true, ..DiskConfig::of_image(&base) };
+        let disks = [open(&snapshot, &kept).unwrap(), open(&snapshot, &kept).unwrap()];
+        assert!(disks.iter().all(|disk| !disk.is_read_only()));
+        drop(disks);
+        let elsewhere = DiskConfig { backing_file: Some(over.clone()), ..config };
+        assert!(open(&elsewhere, &kept).unwrap_err().contains("was not made over"));
+    }
+
+    #[test]
+    fn a_file_system_is_made_or_nothing_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("root.img");
+        let kept = TemporaryDisks::default();
+        let config = filesystem(&path, DiskConfig { create_mib: Some(16), ..DiskConfig::default() });
+        open(&config, &kept).unwrap();
+        let content = std::fs::read(&path).unwrap();
+        // ext4: the magic number and the label of its superblock, 1024 bytes in.
+        assert_eq!((&content[1080..1082], &content[1144..1150]), (&[0x53, 0xef][..], &b"nixos\0"[..]));
+        let small = folder.path().join("small.img");
+        let xfs = DiskConfig {
+            filesystem: Some(FileSystem::Xfs),
+            ..filesystem(&small, DiskConfig { create_mib: Some(1), ..DiskConfig::default() })
+        };
+        // Too small, or there is no such program here.
+        let error = open(&xfs, &kept).unwrap_err();
+        assert!(error.contains("small.img") && error.contains("mkfs.xfs"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let temporary = DiskConfig { path: None, ..config };
+        open(&temporary, &kept).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_with_the_disk_and_the_cause() {
+        let kept = TemporaryDisks::default();
+        let error = open(&DiskConfig::of_image("/none/such.img"), &kept).unwrap_err();
+        assert!(error.contains("/none/such.img") && error.contains("No such file"), "{error}");
+        let error = open(&DiskConfig::default(), &kept).unwrap_err();
+        assert!(error.contains("Disk 1 of m: `path`"), "{error}");
+    }
 }
