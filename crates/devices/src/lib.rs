@@ -15,6 +15,7 @@ pub mod console;
 pub mod entropy;
 pub mod i8042;
 pub mod net;
+pub mod ninep;
 pub mod power;
 pub mod rtc;
 pub mod serial;

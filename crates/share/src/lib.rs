@@ -17,6 +17,7 @@ mod data;
 pub mod fuse;
 mod locks;
 mod name;
+pub mod ninep;
 mod nodes;
 mod owners;
 mod recent;

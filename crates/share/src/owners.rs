@@ -21,6 +21,11 @@ impl Owners {
         Self { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() }
     }
 
+    /// Whether this process can give files to others.
+    pub(crate) fn can_give_away(self) -> bool {
+        self.uid == ROOT
+    }
+
     pub(crate) fn guest_uid(self, host: u32) -> u32 {
         to_guest(host, self.uid)
     }

@@ -29,6 +29,8 @@ pub enum DeviceId {
     Console = 3,
     /// Entropy device (5.4).
     Entropy = 4,
+    /// 9P transport (section 5 has the number alone).
+    NineP = 9,
 }
 
 /// What never changes about a device.

@@ -207,6 +207,25 @@ impl Tree {
         self.nodes.get(node)?.place.as_ref().map(|place| place.parent).ok_or(Errno::STALE)
     }
 
+    /// The folder and the name that a node was found by last.
+    ///
+    /// # Errors
+    /// `ESTALE` when the node is not there or has lost its name, `EBUSY` when it is the root.
+    pub fn place(&self, node: NodeId) -> Result<(NodeId, Box<[u8]>)> {
+        if node == NodeId::ROOT {
+            return Err(Errno::BUSY);
+        }
+        let known = self.nodes.get(node)?;
+        let place = known.place.as_ref().filter(|_| known.pinned.is_none()).ok_or(Errno::STALE)?;
+        Ok((place.parent, place.name.clone()))
+    }
+
+    /// Whether new files can be another user's than this process's.
+    #[must_use]
+    pub fn can_give_away(&self) -> bool {
+        self.owners.can_give_away()
+    }
+
     /// What a node is like now.
     ///
     /// # Errors

@@ -56,5 +56,6 @@ pub(super) fn device_type(id: DeviceId) -> u16 {
         DeviceId::Block => 2,
         DeviceId::Console => 3,
         DeviceId::Entropy => 4,
+        DeviceId::NineP => 9,
     }
 }

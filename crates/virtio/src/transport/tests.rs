@@ -47,6 +47,7 @@ fn it_looks_like_a_modern_virtio_function() {
         (DeviceId::Net, 0x1041, [2, 0, 0]),
         (DeviceId::Block, 0x1042, [1, 0, 0]),
         (DeviceId::Console, 0x1043, [7, 0x80, 0]),
+        (DeviceId::NineP, 0x1049, [1, 0x80, 0]),
     ];
     for (id, device, class) in classes {
         let identifiers = layout::identifiers(id);
