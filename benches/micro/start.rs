@@ -40,7 +40,7 @@ fn kernels(criterion: &mut Criterion) {
     for (kind, image) in kernel::images(&plain) {
         let path = folder.path().join(kind);
         std::fs::write(&path, image).expect("a file in the temporary folder");
-        let boot = BootConfig { kernel: path, initrd: None, cmdline: "console=ttyS0".to_owned() };
+        let boot = BootConfig { kernel: path, initrds: Vec::new(), cmdline: "console=ttyS0".to_owned() };
         group.bench_function(format!("unpack/{kind}"), |bencher| {
             let unpack = |memory: GuestMemory| load(memory, &boot, &KernelCache::in_memory());
             bencher.iter_batched(memory, unpack, BatchSize::PerIteration);
@@ -52,7 +52,8 @@ fn kernels(criterion: &mut Criterion) {
 
 /// A kernel that an earlier run has unpacked.
 fn kept(group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>, folder: &Path) {
-    let boot = BootConfig { kernel: folder.join("zstd"), initrd: None, cmdline: "console=ttyS0".to_owned() };
+    let boot =
+        BootConfig { kernel: folder.join("zstd"), initrds: Vec::new(), cmdline: "console=ttyS0".to_owned() };
     // A new cache of the same folder each time, as in a new process.
     let cache = || KernelCache::in_folder(folder.join("kept"));
     load(memory(), &boot, &cache());

@@ -28,7 +28,7 @@ pub const WRITTEN_SECTORS: std::ops::Range<usize> = 8..32;
 pub fn config(name: &str, cmdline: &str) -> Result<MachineConfig> {
     Ok(MachineConfig {
         name: name.to_owned(),
-        boot: BootConfig { kernel: firmware()?, initrd: None, cmdline: cmdline.to_owned() },
+        boot: BootConfig { kernel: firmware()?, initrds: Vec::new(), cmdline: cmdline.to_owned() },
         memory: MemorySize::from_mib(64)?,
         vcpus: VcpuCount::default(),
         disks: Vec::new(),

@@ -194,14 +194,12 @@ fn check_node(node: &NodeConfig) -> Result<()> {
     if let Some(folder) = &node.toplevel {
         let boot = toplevel::read(folder, None)?;
         readable("kernel", &boot.kernel)?;
-        boot.initrd.iter().try_for_each(|initrd| readable("initrd", initrd))?;
+        boot.initrds.iter().try_for_each(|initrd| readable("initrd", initrd))?;
     }
     if let Some(kernel) = &node.kernel {
         readable("kernel", kernel)?;
     }
-    if let Some(initrd) = &node.initrd {
-        readable("initrd", initrd)?;
-    }
+    node.initrds.iter().try_for_each(|initrd| readable("initrd", initrd))?;
     node.disks.iter().try_for_each(check_disk)
 }
 

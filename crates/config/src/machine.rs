@@ -35,9 +35,9 @@ pub struct MachineConfig {
 pub struct BootConfig {
     /// A bzImage or an ELF `vmlinux`.
     pub kernel: PathBuf,
-    /// Initial RAM disk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initrd: Option<PathBuf>,
+    /// Initial RAM disks: the kernel unpacks them one after the other, so that files of later ones win.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub initrds: Vec<PathBuf>,
     /// The kernel's whole command line.
     #[serde(default)]
     pub cmdline: String,

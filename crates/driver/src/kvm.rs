@@ -106,7 +106,7 @@ fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineCo
         }
         (None, Some(kernel)) => BootConfig {
             kernel: kernel.clone(),
-            initrd: node.initrd.clone(),
+            initrds: node.initrds.clone(),
             cmdline: BootProfile::for_kernel(node.profile, node.cmdline.as_deref()),
         },
         (None, None) => return Err("it has neither a toplevel nor a kernel".into()),

@@ -57,9 +57,9 @@ fn from_bootspec(folder: &Path, file: &Path, text: &str) -> Result<BootConfig, E
         .current
         .or(document.v1)
         .ok_or_else(|| wrong(file, "it holds no `org.nixos.bootspec.v1`".to_owned()))?;
-    let initrd = spec.initrd.map(|path| present(folder, &path, "initrd")).transpose()?;
+    let initrds = spec.initrd.map(|path| present(folder, &path, "initrd")).transpose()?.into_iter().collect();
     let kernel = present(folder, &spec.kernel, "kernel")?;
-    Ok(BootConfig { kernel, initrd, cmdline: cmdline(&spec.kernel_params.join(" "), &spec.init) })
+    Ok(BootConfig { kernel, initrds, cmdline: cmdline(&spec.kernel_params.join(" "), &spec.init) })
 }
 
 fn from_files(folder: &Path) -> Result<BootConfig, Error> {
@@ -71,8 +71,8 @@ fn from_files(folder: &Path) -> Result<BootConfig, Error> {
         )
     })?;
     let kernel = present(folder, &folder.join("kernel"), "kernel")?;
-    let initrd = Some(folder.join("initrd")).filter(|path| path.exists());
-    Ok(BootConfig { kernel, initrd, cmdline: cmdline(&text, &folder.join("init")) })
+    let initrds = Some(folder.join("initrd")).filter(|path| path.exists()).into_iter().collect();
+    Ok(BootConfig { kernel, initrds, cmdline: cmdline(&text, &folder.join("init")) })
 }
 
 /// The loader, not the toplevel, says where init is.
@@ -120,7 +120,7 @@ mod tests {
         let boot = read(toplevel.path(), Some("quiet")).unwrap();
         assert_eq!(boot.kernel, toplevel.path().canonicalize().unwrap().join("kernel"));
         assert_eq!(boot.cmdline, "a=1 b init=/nix/store/x/init quiet");
-        assert!(boot.initrd.is_some());
+        assert_eq!(boot.initrds.len(), 1);
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
         let boot = read(toplevel.path(), None).unwrap();
         let init = toplevel.path().canonicalize().unwrap().join("init");
         assert_eq!(boot.cmdline, format!("loglevel=4 init={}", init.display()));
-        assert_eq!(boot.initrd, None);
+        assert!(boot.initrds.is_empty());
     }
 
     #[test]

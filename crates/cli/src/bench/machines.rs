@@ -74,7 +74,7 @@ impl MachinesArgs {
             name: format!("guest{number}"),
             boot: BootConfig {
                 kernel: self.kernel.clone(),
-                initrd: Some(self.initrd.clone()),
+                initrds: vec![self.initrd.clone()],
                 cmdline: self.cmdline.clone(),
             },
             memory: self.memory,

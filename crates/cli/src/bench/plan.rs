@@ -178,7 +178,7 @@ fn kernels(args: &BootArgs, folder: &Path, needs_elf: bool) -> Result<Vec<Kernel
     let mut kernels = Vec::new();
     if let Some(toplevel) = &args.toplevel {
         let boot = boot_of_toplevel(toplevel, None, None)?;
-        let Some(initrd) = boot.initrd else {
+        let Some(initrd) = boot.initrds.into_iter().next() else {
             bail!(
                 "The toplevel {} has no initrd; only one with an initrd can be measured",
                 toplevel.display()

@@ -29,9 +29,9 @@ pub(crate) struct Args {
     /// A kernel, where there is no toplevel: a bzImage or an ELF vmlinux
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// The initial RAM disk of --kernel
+    /// The initial RAM disk of --kernel; repeat it for more, whose files win over those before
     #[arg(long, value_name = "FILE", requires = "kernel")]
-    initrd: Option<PathBuf>,
+    initrd: Vec<PathBuf>,
     // Help with brackets is no documentation comment, where they would be links.
     #[arg(
         long,
@@ -138,7 +138,7 @@ impl Args {
             (Some(folder), _) => boot_of_toplevel(folder, self.cmdline.as_deref(), self.profile),
             (None, Some(kernel)) => Ok(BootConfig {
                 kernel: kernel.clone(),
-                initrd: self.initrd.clone(),
+                initrds: self.initrd.clone(),
                 cmdline: BootProfile::for_kernel(self.profile, self.cmdline.as_deref()),
             }),
             (None, None) => bail!("There is nothing to boot; name a toplevel or a --kernel"),
@@ -189,9 +189,11 @@ mod tests {
         let args = parse(&["--kernel", "k", "--initrd", "i", "--vlan", "3"]).unwrap();
         let machine = args.machine().unwrap();
         assert_eq!(machine.boot.cmdline, BootProfile::Standard.cmdline());
-        assert_eq!(machine.boot.initrd, Some(PathBuf::from("i")));
+        assert_eq!(machine.boot.initrds, [PathBuf::from("i")]);
         assert_eq!(machine.nics[0].mac.to_string(), "52:54:00:12:03:01");
         assert_eq!(machine.memory, MemorySize::DEFAULT);
+        let args = parse(&["--kernel", "k", "--initrd", "i", "--initrd", "j"]).unwrap();
+        assert_eq!(args.machine().unwrap().boot.initrds.len(), 2);
         let args = parse(&["--kernel", "k", "--cmdline", "-x"]).unwrap();
         assert_eq!(args.machine().unwrap().boot.cmdline, "-x");
         let args = parse(&["--kernel", "k", "--profile", "plain"]).unwrap();

@@ -59,9 +59,9 @@ pub struct NodeConfig {
     /// A bzImage or ELF `vmlinux`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PathBuf>,
-    /// Initial RAM disk.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub initrd: Option<PathBuf>,
+    /// Initial RAM disks, one path or a list; files of later ones win.
+    #[serde(rename = "initrd", skip_serializing_if = "Vec::is_empty")]
+    pub initrds: Vec<PathBuf>,
     /// Kernel command line; with a toplevel, added to its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
@@ -233,7 +233,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
     let config = NodeConfig {
         toplevel: table.path("toplevel", folder)?,
         kernel: table.path("kernel", folder)?,
-        initrd: table.path("initrd", folder)?,
+        initrds: table.paths("initrd", folder)?,
         cmdline: table.text("cmdline")?.map(str::to_owned),
         profile: profile(&table)?,
         memory: memory(&table)?,
@@ -241,11 +241,11 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         vlans: vlans(&table)?,
         disks: disks::disks(&table, &of, folder)?,
     };
-    match (&config.toplevel, &config.kernel, &config.initrd) {
+    match (&config.toplevel, &config.kernel, config.initrds.is_empty()) {
         (Some(_), Some(_), _) => {
             Err(table.wrong("kernel", "`toplevel` has its own kernel: keep one of the two"))
         }
-        (Some(_), _, Some(_)) => {
+        (Some(_), _, false) => {
             Err(table.wrong("initrd", "`toplevel` has its own initrd: keep one of the two"))
         }
         (None, None, _) => Err(Fault::new(place, format!("{of} boots nothing: give `toplevel` or `kernel`"))),

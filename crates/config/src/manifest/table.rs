@@ -106,6 +106,22 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A path or a list of paths, joined to `folder`.
+    pub(super) fn paths(&self, key: &str, folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+        let Some(Node { value: Value::Array(items), .. }) = self.get(key) else {
+            return Ok(self.path(key, folder)?.into_iter().collect());
+        };
+        let path = |item: &Node| match &item.value {
+            Value::Text(text) if !text.is_empty() && !text.contains('\0') => Ok(folder.join(text)),
+            Value::Text(_) => Err("expected paths, found a text that is none".to_owned()),
+            other => Err(format!("expected paths, found {}", other.kind())),
+        };
+        items
+            .iter()
+            .map(|item| path(item).map_err(|why| Fault { offset: item.offset, ..self.wrong(key, &why) }))
+            .collect()
+    }
+
     pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, Fault> {
         match self.get(key) {
             None => Ok(None),

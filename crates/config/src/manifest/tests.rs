@@ -134,6 +134,8 @@ fn wrong_values_are_named_with_their_line() {
         ),
         ("empty-disks = [{ serial = 'x' }]\n", "`size-mib` is missing"),
         ("emptyDiskImages = [1]\n", "did you mean `empty-disks`?"),
+        ("initrd = ['a', '']\n", "expected paths, found a text that is none"),
+        ("initrd = ['a', 1]\n", "expected paths, found a number"),
         ("disks = [{ path = 'x', serial = '123456789012345678901' }]\n", "is not 1 to 20 printable"),
         ("disks = [{ path = 'x', read-only = true, create-mib = 1 }]\n", "keep one of the two"),
     ] {
@@ -176,6 +178,16 @@ fn a_toplevel_excludes_a_kernel_and_an_initrd() {
     assert!(node_error("toplevel = 'x'\n").contains("`toplevel` has its own kernel"));
     let text = "name = 't'\nscript = 's'\n[machines.m]\ntoplevel = 'x'\ninitrd = 'y'\n";
     assert!(toml(text).unwrap_err().contains("`toplevel` has its own initrd"));
+}
+
+#[test]
+fn an_initrd_is_one_path_or_a_list_of_them() {
+    for (value, expected) in [("'a'", &["folder/a"][..]), ("['a', '/b']", &["folder/a", "/b"])] {
+        let text = format!("name = 't'\nscript = 's'\n[machines.m]\nkernel = 'k'\ninitrd = {value}\n");
+        let manifest = toml(&text).unwrap();
+        let expected: Vec<_> = expected.iter().map(PathBuf::from).collect();
+        assert_eq!(manifest.machines["m"].initrds, expected);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod bzimage;
 mod cache;
 mod elf;
+mod initrd;
 mod payload;
 #[cfg(test)]
 mod tests;
@@ -29,9 +30,6 @@ use crate::memory;
 
 /// Offset of the 64-bit entry from the load address of a bzImage (boot protocol 2.12, `XLF_KERNEL_64`).
 const ENTRY_64: u64 = 0x200;
-/// The highest address for an initrd when the kernel's header does not say: what kernels before 2.03 assumed.
-const INITRD_MAX: u64 = 0x37ff_ffff;
-const PAGE: u64 = 4096;
 /// Bytes of a kernel's file that are looked at to know what it is: room for its headers. Those of an ELF file could be
 /// anywhere, and are at the beginning in every kernel.
 const HEAD: usize = 16 << 10;
@@ -45,7 +43,7 @@ pub(crate) struct Entry {
     pub(crate) note: Option<String>,
 }
 
-/// Loads kernel, initrd, command line and `boot_params` into guest memory.
+/// Loads kernel, initrds, command line and `boot_params` into guest memory.
 pub(crate) fn load(
     memory: &GuestMemory,
     config: &BootConfig,
@@ -55,9 +53,7 @@ pub(crate) fn load(
     let mut page = ZeroPage::new();
     let kernel = load_kernel(memory, &config.kernel, &mut page, cache)?;
     write_cmdline(memory, &config.cmdline, &mut page)?;
-    if let Some(initrd) = &config.initrd {
-        load_initrd(memory, initrd, kernel.end, &mut page)?;
-    }
+    initrd::load(memory, &config.initrds, kernel.end, &mut page)?;
     page.set_acpi(rsdp);
     page.set_memory_map(&memory_map(memory));
     let failed =
@@ -183,27 +179,6 @@ fn write_cmdline(memory: &GuestMemory, cmdline: &str, page: &mut ZeroPage) -> Re
         what: "write the command line".to_owned(),
         source: io::Error::other(error),
     })
-}
-
-/// Puts the initrd as high as the kernel can reach it, away from everything that the kernel unpacks.
-fn load_initrd(memory: &GuestMemory, path: &Path, kernel_end: u64, page: &mut ZeroPage) -> Result<(), Error> {
-    let wrong = |why: String| Error::File { kind: "initrd", path: path.to_owned(), why };
-    let file = open_file("initrd", path)?;
-    let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
-    if length == 0 {
-        return Err(wrong("it is empty".to_owned()));
-    }
-    let limit = page.initrd_max().unwrap_or(INITRD_MAX).saturating_add(1);
-    let top = memory_below_hole(memory).min(limit);
-    let start = top.checked_sub(length).map(|start| start & !(PAGE - 1)).filter(|start| *start >= kernel_end);
-    let Some(start) = start else {
-        return Err(wrong(format!(
-            "its {} MiB do not fit into guest memory beside the kernel; give the machine more memory",
-            length.div_ceil(layout::MIB)
-        )));
-    };
-    memory::read_file(memory, start, &file, 0, length).map_err(|error| wrong(error.to_string()))?;
-    page.set_initrd(start, length).map_err(wrong)
 }
 
 /// Guest memory that starts at address 0, in bytes.

@@ -27,9 +27,14 @@ impl Bench {
     }
 
     fn load(&self, kernel: &[u8], initrd: Option<&[u8]>, cmdline: &str) -> Result<Entry, Error> {
+        self.load_with(kernel, initrd.as_slice(), cmdline)
+    }
+
+    fn load_with(&self, kernel: &[u8], initrds: &[&[u8]], cmdline: &str) -> Result<Entry, Error> {
+        let initrds = initrds.iter().enumerate();
         let config = BootConfig {
             kernel: self.file("kernel", kernel),
-            initrd: initrd.map(|initrd| self.file("initrd", initrd)),
+            initrds: initrds.map(|(index, content)| self.file(&format!("initrd{index}"), content)).collect(),
             cmdline: cmdline.to_owned(),
         };
         load(&self.memory, &config, 0xe_0000, &KernelCache::in_memory())
@@ -112,6 +117,11 @@ fn an_initrd_is_as_high_as_the_kernel_reaches_and_away_from_it() {
         assert_eq!(&bench.bytes::<10>(top - 4096), b"the initrd");
     }
     let bench = Bench::new(64);
+    bench.load_with(&vmlinux(), &[b"first", b"second", b"third one"], "").unwrap();
+    assert_eq!((bench.param(0x218), bench.param(0x21c)), ((64 << 20) - 4096, 25));
+    assert_eq!(&bench.bytes::<25>((64 << 20) - 4096), b"first\0\0\0second\0\0third one");
+    let text = refusal(bench.load_with(&vmlinux(), &[&[1; 9], &vec![1; 50 << 20]], ""));
+    assert!(text.contains("initrd1") && text.contains("with the others"), "{text}");
     let text = refusal(bench.load(&vmlinux(), Some(&vec![1; 50 << 20]), ""));
     assert!(text.contains("initrd") && text.contains("more memory"), "{text}");
     assert!(refusal(bench.load(&vmlinux(), Some(b""), "")).contains("it is empty"));
@@ -150,7 +160,7 @@ fn the_memory_map_tells_of_all_memory_once() {
 fn what_is_no_file_is_refused_in_words() {
     let bench = Bench::new(64);
     let wrong = |path: &Path| {
-        let config = BootConfig { kernel: path.to_owned(), initrd: None, cmdline: String::new() };
+        let config = BootConfig { kernel: path.to_owned(), initrds: Vec::new(), cmdline: String::new() };
         refusal(load(&bench.memory, &config, 0, &KernelCache::in_memory()))
     };
     assert!(wrong(&bench.folder.path().join("missing")).contains("no such file"));
