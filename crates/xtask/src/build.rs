@@ -48,10 +48,9 @@ pub(crate) fn dist() -> Result<PathBuf> {
 pub(crate) fn python_for_tests() -> Result<PathBuf> {
     let profile = profile_folder()?;
     let folder = profile.join("python-testing");
-    let build = &["build", "--quiet", "-p", "snowboot-python", "--features", "testing", "--target-dir"];
-    let target = target_for_tests()?;
-    step("build the Python package for its tests", cargo(build).arg(&target))?;
-    assemble(&folder, &target.join("debug/lib_native.so"))?;
+    let build = &["build", "--quiet", "-p", "snowboot-python", "--features", "testing"];
+    step("build the Python package for its tests", &mut cargo(build))?;
+    assemble(&folder, &profile.join("lib_native.so"))?;
     Ok(folder)
 }
 
@@ -70,9 +69,10 @@ pub(crate) fn test_program(package: &str, test: &str, feature: &str) -> Result<P
     path.with_context(|| format!("cargo does not tell where the test {test} of {package} is"))
 }
 
-/// Where the native part is compiled with the feature for tests: what users get has features of its own.
-pub(crate) fn target_for_tests() -> Result<PathBuf> {
-    Ok(profile_folder()?.join("python-testing-build"))
+/// Where cargo keeps what it builds, of all profiles.
+pub(crate) fn target_folder() -> Result<PathBuf> {
+    let profile = profile_folder()?;
+    profile.parent().map(Path::to_owned).context("The folder of a profile is in no folder")
 }
 
 /// Where Python keeps what it compiled.

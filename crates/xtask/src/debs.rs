@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::host::{cache_dir, is_root};
+use crate::host::{apt_get, cache_dir, is_root};
 
 /// The folder with the unpacked tree of `package`, in the newest version that apt would install.
 pub(crate) fn fetch_unpacked(package: &str) -> Result<PathBuf> {
@@ -137,21 +137,6 @@ fn download(package: &str, version: &str, folder: &Path) -> Result<()> {
     // The archive drops old versions: lists that are some weeks old name files that are gone.
     update_lists(package)?;
     apt_get(&["download", "-q", package], folder)
-}
-
-fn apt_get(arguments: &[&str], folder: &Path) -> Result<()> {
-    let output = Command::new("apt-get")
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .current_dir(folder)
-        .output()
-        .context("Cannot run apt-get: is this a Debian machine?")?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        bail!("apt-get {} failed:\n{}", arguments.join(" "), text.trim_end());
-    }
-    Ok(())
 }
 
 fn only_deb(folder: &Path) -> Result<PathBuf> {

@@ -100,7 +100,7 @@ const CASES: &[Case] = &[
     Case {
         name: "kexec",
         script: "tests/guests/kexec.py",
-        with: &["kexec-tools"],
+        with: nixpkgs::PACKAGES,
         memory: "512M",
         boot_disks: true,
         said: &["kexec_core: Starting new kernel", "machine: the machine powered off"],
@@ -188,7 +188,7 @@ const CASES: &[Case] = &[
         script: "tests/guests/hang.py",
         machines: &["machine1", "machine2"],
         // Long enough for a boot on a busy machine.
-        own_limit: Some(240),
+        own_limit: Some(150),
         status: 143,
         said: &[
             "subtest: the time limit of the test",
@@ -216,6 +216,9 @@ const CASES: &[Case] = &[
         ..CASE
     },
 ];
+
+/// The test to begin with.
+const FIRST: &str = "conformance";
 
 /// The test that is written in Rust, with the driver as a library.
 const RUST: &str = "rust";
@@ -261,23 +264,17 @@ struct Job {
 /// Runs the cases with these names, or all when none is named; the first that fails is the error.
 pub(crate) fn run(only: &[String]) -> Result<()> {
     let is_wanted = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
-    let is_known = |name: &str| name == TERMINAL || name == RUST || cases().any(|case| case.name == name);
+    let is_known = |name: &str| tests().any(|test| test.name() == name);
     if let Some(unknown) = only.iter().find(|it| !is_known(it)) {
         bail!("There is no guest test `{unknown}`");
     }
     let built = build::run()?;
-    let wanted = cases().filter(|case| is_wanted(case.name));
-    let mut jobs = wanted.map(|case| case.job(&built)).collect::<Result<Vec<_>>>()?;
-    if is_wanted(TERMINAL) {
-        jobs.push(terminal_job(&built)?);
-    }
-    if is_wanted(RUST) {
-        jobs.push(rust_job()?);
-    }
+    let wanted: Vec<Test> = tests().filter(|test| is_wanted(test.name())).collect();
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
-    let queue = Mutex::new(jobs.into_iter());
+    let queue = Mutex::new(wanted.into_iter());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let worker = || std::iter::from_fn(next).try_for_each(|job| job.run());
+    // Each one's guests are made when its turn comes, beside another's run.
+    let worker = || std::iter::from_fn(next).try_for_each(|test| test.job(&built)?.run());
     thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE.min(cpus)).map(|_| scope.spawn(worker)).collect();
         let ended =
@@ -287,9 +284,36 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     })
 }
 
-/// The dearest first.
-fn cases() -> impl Iterator<Item = &'static Case> {
-    nixpkgs::CASES.iter().chain(CASES)
+/// A guest test.
+enum Test {
+    Case(&'static Case),
+    Terminal,
+    Rust,
+}
+
+/// First one whose guests are made quickly, so that it runs while those of the nixpkgs scripts are made; then the dearest.
+fn tests() -> impl Iterator<Item = Test> {
+    let (quick, other): (Vec<&Case>, Vec<&Case>) = CASES.iter().partition(|case| case.name == FIRST);
+    let cases = quick.into_iter().chain(nixpkgs::CASES).chain(other);
+    cases.map(Test::Case).chain([Test::Terminal, Test::Rust])
+}
+
+impl Test {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Case(case) => case.name,
+            Self::Terminal => TERMINAL,
+            Self::Rust => RUST,
+        }
+    }
+
+    fn job(&self, built: &Built) -> Result<Job> {
+        match self {
+            Self::Case(case) => case.job(built),
+            Self::Terminal => terminal_job(built),
+            Self::Rust => rust_job(),
+        }
+    }
 }
 
 /// An empty folder for a test's files.

@@ -31,11 +31,16 @@ pub(crate) fn ensure_packages(packages: &[&str]) -> Result<()> {
             "Debian packages are missing; install them with: sudo apt-get install --no-install-recommends {list}"
         );
     }
+    // Several chores may want packages at once, and apt does not wait for another one.
+    let lock = std::env::temp_dir().join("snowboot-xtask-apt.lock");
+    let turn = std::fs::File::create(&lock).with_context(|| format!("Cannot write {}", lock.display()))?;
+    turn.lock().with_context(|| format!("Cannot lock {}", lock.display()))?;
     eprintln!("xtask: installing {list}");
-    apt(&["update", "-q"])?;
+    let anywhere = Path::new("/");
+    apt_get(&["update", "-q"], anywhere)?;
     let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
     arguments.extend(&missing);
-    apt(&arguments)
+    apt_get(&arguments, anywhere)
 }
 
 /// Whether this process runs as root.
@@ -50,10 +55,13 @@ fn is_installed(package: &str) -> bool {
         .is_ok_and(|out| out.status.success() && out.stdout.starts_with(b"ii"))
 }
 
-fn apt(arguments: &[&str]) -> Result<()> {
+/// Runs `apt-get` in `folder`; its output is for the error.
+pub(crate) fn apt_get(arguments: &[&str], folder: &Path) -> Result<()> {
     let output = Command::new("apt-get")
         .args(arguments)
+        .env("LC_ALL", "C")
         .env("DEBIAN_FRONTEND", "noninteractive")
+        .current_dir(folder)
         .output()
         .context("Cannot run apt-get: is this a Debian machine?")?;
     if !output.status.success() {

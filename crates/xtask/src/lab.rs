@@ -12,6 +12,7 @@ mod frame;
 mod initramfs;
 mod job;
 mod kernel;
+mod scratch;
 mod session;
 mod size;
 
@@ -146,10 +147,16 @@ fn run_emulated(args: &Args) -> Result<u8> {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = args.memory.unwrap_or_else(|| MemorySize::default_for(&meminfo));
     let shape = Shape { cpus: args.cpus, memory, icount: args.icount };
-    let image = Image { kernel: &kernel::image(&kernel)?, initramfs: &initramfs, writable: &job.writable };
+    let scratch = scratch::make()?;
+    let image = Image {
+        kernel: &kernel::image(&kernel)?,
+        initramfs: &initramfs,
+        writable: &job.writable,
+        scratch: &scratch,
+    };
 
     let emulator = Emulator::start(shape, &image)?;
-    drop(initramfs);
+    drop((initramfs, scratch));
     let console = session::Console::default();
     let ended = session::run(&emulator, args.timeout.map(Duration::from_secs), &console);
     drop(emulator);

@@ -34,11 +34,15 @@ pub(crate) fn quiet(title: &str, command: &mut Command) -> Result<()> {
         eprintln!("xtask: {title}");
     }
     progress.enable_steady_tick(Duration::from_millis(100));
+    let start = Instant::now();
     let output = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("Cannot run {}", command.get_program().to_string_lossy()))?;
     progress.finish_and_clear();
+    if progress.is_hidden() {
+        eprintln!("    {title}: {:.1} s", start.elapsed().as_secs_f64());
+    }
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         bail!("{title} failed ({}):\n{}", output.status, text.trim_end());

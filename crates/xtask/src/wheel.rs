@@ -24,8 +24,8 @@ pub(crate) fn build() -> Result<PathBuf> {
 /// Tests what users install; then the same wheel's pytest plugin, built with a fake in the place of guests.
 pub(crate) fn test() -> Result<()> {
     let folder = cache_dir().join("wheel-tests");
-    // What the Python tests' build has compiled serves these, too, and the program's own is not touched.
-    let target = build::target_for_tests()?;
+    // What other builds have compiled serves these, too.
+    let target = build::target_folder()?;
     let target = target.to_str().context("The path of the build folder is not Unicode")?;
     let debug = ["--profile", "dev", "--target-dir", target];
     let users = wheel(&folder.join("wheels"), &debug)?;

@@ -8,7 +8,7 @@ mod initrd;
 mod node;
 mod root;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -136,27 +136,31 @@ pub(crate) fn bz_image(kernel: Kernel) -> Result<PathBuf> {
 
 /// The root image that goes with a kernel and packages.
 fn root_image(kernel_tree: &Path, packages: &[String]) -> Result<PathBuf> {
-    let key = key(&[
-        &archive_state()?,
-        kernel_tree.to_string_lossy().as_bytes(),
-        packages.join(",").as_bytes(),
-        root::source().as_bytes(),
-    ]);
-    let folder = cache_dir().join("roots").join(key);
+    let userland = key(&[&archive_state()?, root::userland_source(packages).as_bytes()]);
+    let image =
+        key(&[userland.as_bytes(), kernel_tree.to_string_lossy().as_bytes(), root::source().as_bytes()]);
+    let folder = cache_dir().join("roots").join(image);
     if !folder.is_dir() {
         ensure_packages(TOOLS)?;
         if !is_root() {
             ensure_packages(TOOLS_WITHOUT_ROOT)?;
         }
-        fill(&folder, |work| root::write(work, kernel_tree, packages))?;
+        // The same for all kernels, and what takes longest.
+        let userland = cache_dir().join("userlands").join(userland);
+        fill(&userland, |work| root::write_userland(work, packages))?;
+        fill(&folder, |work| root::write(work, kernel_tree, &userland))?;
     }
     Ok(folder.join(root::IMAGE))
 }
 
-/// Fills `folder` in one step: it is there whole or not at all, also when another chore makes it at the same time.
+/// Fills `folder` in one step: it is there whole or not at all. Another chore that wants the same one waits for it.
 fn fill(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = folder.parent().context("The cache has no folder")?;
     fs::create_dir_all(parent).with_context(|| format!("Cannot make the folder {}", parent.display()))?;
+    let _turn = turn_at(folder)?;
+    if folder.is_dir() {
+        return Ok(());
+    }
     let work = tempfile::Builder::new()
         .prefix(".making-")
         .tempdir_in(parent)
@@ -164,11 +168,16 @@ fn fill(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let content = work.path().join("content");
     fs::create_dir(&content).with_context(|| format!("Cannot make the folder {}", content.display()))?;
     make(&content)?;
-    match fs::rename(&content, folder) {
-        Ok(()) => Ok(()),
-        Err(_) if folder.is_dir() => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("Cannot move the result to {}", folder.display())),
-    }
+    fs::rename(&content, folder).with_context(|| format!("Cannot move the result to {}", folder.display()))
+}
+
+/// The right to make `folder`, for as long as the file is open.
+fn turn_at(folder: &Path) -> Result<File> {
+    let lock = folder.with_extension("lock");
+    let cannot_lock = || format!("Cannot lock {}", lock.display());
+    let file = File::create(&lock).with_context(cannot_lock)?;
+    file.lock().with_context(cannot_lock)?;
+    Ok(file)
 }
 
 /// What the archive's packages are today: the signed release files, which name all others by their hash.
@@ -227,8 +236,10 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("it");
         assert!(fill(&folder, |_| bail!("no")).is_err());
-        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+        let left: Vec<_> = fs::read_dir(parent.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(left, ["it.lock"]);
         fill(&folder, |work| Ok(fs::write(work.join("x"), "y")?)).unwrap();
         assert_eq!(fs::read_to_string(folder.join("x")).unwrap(), "y");
+        fill(&folder, |_| bail!("it is there")).unwrap();
     }
 }

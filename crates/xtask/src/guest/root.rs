@@ -23,6 +23,17 @@ const PACKAGES: &[&str] = &[
     "systemd-sysv",
     "udev",
 ];
+/// A userland's name in its folder.
+const USERLAND: &str = "root.tar";
+const OPTIONS: &[&str] = &[
+    "--quiet",
+    "--variant=minbase",
+    "--format=tar",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--aptopt=Acquire::Languages none",
+];
 /// Turns an unpacked Debian into a guest's root: runs as root or under fakeroot.
 const SEAL: &str = include_str!("files/seal.sh");
 /// Files that go into the root as they are.
@@ -42,29 +53,38 @@ const FILES: &[(&str, &str, u32)] = &[
     ("etc/sysctl.d/test.conf", include_str!("files/sysctl.conf"), 0o644),
 ];
 
-/// Everything that the image is made of, for the cache's key.
-pub(crate) fn source() -> String {
-    let files: String = FILES.iter().map(|(name, text, mode)| format!("{name} {mode:o}\n{text}")).collect();
-    format!("{}\n{SEAL}\n{files}", PACKAGES.join(","))
+/// What a userland is made of, for the cache's key.
+pub(crate) fn userland_source(extra: &[String]) -> String {
+    format!("{OPTIONS:?}\n{}", include(extra))
 }
 
-/// Makes the image in `work`.
-pub(crate) fn write(work: &Path, kernel_tree: &Path, extra: &[String]) -> Result<()> {
-    let scratch = tempfile::tempdir().context("Cannot make a scratch folder")?;
-    let tar = scratch.path().join("root.tar");
-    let mut include: Vec<&str> = PACKAGES.to_vec();
-    include.extend(extra.iter().map(String::as_str));
+/// What an image is made of besides its userland and its kernel, for the cache's key.
+pub(crate) fn source() -> String {
+    let files: String = FILES.iter().map(|(name, text, mode)| format!("{name} {mode:o}\n{text}")).collect();
+    format!("{SEAL}\n{files}")
+}
+
+fn include(extra: &[String]) -> String {
+    let packages: Vec<&str> = PACKAGES.iter().copied().chain(extra.iter().map(String::as_str)).collect();
+    packages.join(",")
+}
+
+/// Installs Debian with the `extra` packages into a tar file in `work`.
+pub(crate) fn write_userland(work: &Path, extra: &[String]) -> Result<()> {
     quiet(
         "installing the guests' Debian packages",
         Command::new("mmdebstrap")
-            .args(["--quiet", "--variant=minbase", "--format=tar"])
-            .arg(format!("--include={}", include.join(",")))
-            .args(["--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*"])
-            .args(["--dpkgopt=path-exclude=/usr/share/locale/*", "--aptopt=Acquire::Languages none"])
+            .args(OPTIONS)
+            .arg(format!("--include={}", include(extra)))
             .arg("bookworm")
-            .arg(&tar)
+            .arg(work.join(USERLAND))
             .env("SOURCE_DATE_EPOCH", "1"),
-    )?;
+    )
+}
+
+/// Makes the image in `work`, of the userland in another folder.
+pub(crate) fn write(work: &Path, kernel_tree: &Path, userland: &Path) -> Result<()> {
+    let scratch = tempfile::tempdir().context("Cannot make a scratch folder")?;
     let files = scratch.path().join("files");
     write_files(&files)?;
     let seal = scratch.path().join("seal.sh");
@@ -75,7 +95,7 @@ pub(crate) fn write(work: &Path, kernel_tree: &Path, extra: &[String]) -> Result
     }
     command
         .arg(&seal)
-        .arg(&tar)
+        .arg(userland.join(USERLAND))
         .arg(&files)
         .arg(kernel_tree)
         .arg(work.join(IMAGE))

@@ -4,8 +4,8 @@
 
 use super::{CASE, Case};
 
-/// The servers and tools of all scripts.
-const PACKAGES: &[&str] = &[
+/// The servers and tools of all scripts, and of tests that need some of them.
+pub(super) const PACKAGES: &[&str] = &[
     "bind9-host",
     "cron",
     "curl",
@@ -13,6 +13,7 @@ const PACKAGES: &[&str] = &[
     "dnsmasq",
     "e2fsprogs",
     "keepalived",
+    "kexec-tools",
     "libpam-systemd",
     "mariadb-server",
     "nfs-common",

@@ -41,6 +41,8 @@ pub(crate) struct Image<'a> {
     pub(crate) initramfs: &'a File,
     /// The folder to export writable.
     pub(crate) writable: &'a Path,
+    /// The disk for /var/tmp, not close-on-exec.
+    pub(crate) scratch: &'a File,
 }
 
 /// A running QEMU; killed when dropped.
@@ -66,6 +68,7 @@ impl Emulator {
             .arg(PROGRAM)
             .args(machine_arguments(shape))
             .args(boot_arguments(image, shape.icount))
+            .args(disk_arguments(image.scratch.as_raw_fd()))
             .args(channel_arguments(port_there.as_raw_fd(), console_there.as_raw_fd()))
             .args(share_arguments("machine", Path::new("/"), ",readonly=on"))
             .args(share_arguments("writable", image.writable, ""))
@@ -141,6 +144,12 @@ fn channel_arguments(port: i32, console: i32) -> Vec<String> {
         "-device".into(),
         format!("virtserialport,nr=1,chardev=port,name={PORT_NAME}"),
     ]
+}
+
+/// What is on it is worth nothing afterwards, so nothing of it needs to be on the machine's own disk.
+fn disk_arguments(disk: i32) -> [String; 4] {
+    let drive = format!("if=none,id=scratch,format=raw,cache=unsafe,discard=unmap,file=/proc/self/fd/{disk}");
+    ["-drive".into(), drive, "-device".into(), "virtio-blk-pci,drive=scratch".into()]
 }
 
 fn share_arguments(tag: &str, folder: &Path, more: &str) -> [OsString; 4] {

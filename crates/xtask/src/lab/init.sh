@@ -25,6 +25,10 @@ $bb mkdir /layers/upper /layers/work
 $bb mount -t overlay -o lowerdir=/host,upperdir=/layers/upper,workdir=/layers/work root /root ||
     fail "cannot mount the overlay"
 
+# A file system as most machines have it, which neither 9p nor memory is.
+$bb mount -t ext4 -o discard /dev/vda /root/var/tmp || fail "cannot mount the scratch disk"
+$bb chmod 1777 /root/var/tmp
+
 $bb mount --move /dev /root/dev
 $bb mount --move /proc /root/proc
 $bb mkdir -p /root/dev/pts /root/dev/shm

@@ -12,9 +12,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::job::Job;
 
-/// Each after those it needs. `virtio_console` carries the job, 9p and overlay the root; the others are what a KVM
-/// host has.
-const MODULES: [&str; 25] = [
+/// Each after those it needs. `virtio_console` carries the job, 9p and overlay the root, `virtio_blk` and ext4 the scratch
+/// disk; the others are what a KVM host has.
+const MODULES: [&str; 31] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_modern_dev",
@@ -28,6 +28,12 @@ const MODULES: [&str; 25] = [
     "9pnet_virtio",
     "9p",
     "overlay",
+    "virtio_blk",
+    "crc16",
+    "crc32c_generic",
+    "mbcache",
+    "jbd2",
+    "ext4",
     "irqbypass",
     "ccp",
     "kvm",

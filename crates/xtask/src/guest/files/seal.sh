@@ -60,5 +60,5 @@ sed -i 's/^root:[^:]*:/root::/' root/etc/passwd root/etc/shadow
 # Names of interfaces are given by address, not by place.
 ln -sf /dev/null root/etc/systemd/network/99-default.link
 
-mkfs.erofs -zlz4hc -T0 -U 5b3a1f0e-9c1d-4f0a-8e34-6e6978736e6f --quiet "$image" root >mkfs.log 2>&1 ||
-    mkfs.erofs -zlz4hc -T0 -U 5b3a1f0e-9c1d-4f0a-8e34-6e6978736e6f "$image" root
+mkfs.erofs -zlz4 -T0 -U 5b3a1f0e-9c1d-4f0a-8e34-6e6978736e6f --quiet "$image" root >mkfs.log 2>&1 ||
+    mkfs.erofs -zlz4 -T0 -U 5b3a1f0e-9c1d-4f0a-8e34-6e6978736e6f "$image" root
