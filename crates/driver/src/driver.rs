@@ -12,8 +12,9 @@ use crate::backoff::Backoff;
 use crate::control::{CommandHook, Control, Ended, InterruptHook, lock};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Level, RunError};
+use crate::folders::Folders;
 use crate::log::{Block, Logger};
-use crate::machine::MachineHandle;
+use crate::machine::{MachineHandle, RunParts};
 use crate::memory::{self, MemoryUse};
 use crate::options::Options;
 use crate::report::Report;
@@ -28,6 +29,7 @@ pub struct Driver {
     launcher: Arc<dyn Launcher>,
     control: Arc<Control>,
     log: Logger,
+    folders: Arc<Folders>,
     began: Instant,
     /// What this process held before any machine.
     base_resident: u64,
@@ -51,12 +53,17 @@ impl Driver {
     pub fn new(manifest: &Manifest, options: Options) -> Result<Self, Error> {
         let control = Arc::new(Control::default());
         let log = Logger::new(options.sinks);
+        let folders = Arc::new(Folders::default());
+        let launcher = options.launcher;
+        let run = RunParts {
+            launcher: launcher.clone(),
+            control: control.clone(),
+            log: log.clone(),
+            folders: folders.clone(),
+        };
         let machines: Vec<MachineHandle> = (1..=u8::MAX)
             .zip(&manifest.machines)
-            .map(|(number, (name, node))| {
-                let launcher = options.launcher.clone();
-                MachineHandle::new(name, number, node.clone(), launcher, control.clone(), log.clone())
-            })
+            .map(|(number, (name, node))| MachineHandle::new(name, number, node.clone(), run.clone()))
             .collect();
         let limit = Duration::from_secs(manifest.global_timeout);
         log.event(Event::RunBegin {
@@ -67,9 +74,10 @@ impl Driver {
             name: manifest.name.clone(),
             all: Arc::new(Mutex::new(machines.clone())),
             machines,
-            launcher: options.launcher,
+            launcher,
             control,
             log,
+            folders,
             began: Instant::now(),
             base_resident: memory::resident().unwrap_or_default(),
             limit,
@@ -133,8 +141,13 @@ impl Driver {
         let number = number.ok_or_else(|| {
             Error::setup(format!("{name}: a test has at most {} machines", Manifest::MAX_MACHINES))
         })?;
-        let (launcher, control) = (self.launcher.clone(), self.control.clone());
-        let machine = MachineHandle::new(name, number, node, launcher, control, self.log.clone());
+        let run = RunParts {
+            launcher: self.launcher.clone(),
+            control: self.control.clone(),
+            log: self.log.clone(),
+            folders: self.folders.clone(),
+        };
+        let machine = MachineHandle::new(name, number, node, run);
         all.push(machine.clone());
         Ok(machine)
     }
@@ -296,6 +309,7 @@ impl Driver {
         stop_all(&self.all);
         self.all().iter().for_each(MachineHandle::join_reboots);
         drop(block);
+        self.folders.remove();
         self.log.flush();
     }
 

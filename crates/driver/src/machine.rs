@@ -7,6 +7,7 @@ mod power;
 mod trouble;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use crate::console::{ConsoleLog, ConsoleWriter};
 use crate::control::{Control, Turn, lock};
 use crate::error::Error;
 use crate::event::{Level, Step};
+use crate::folders::Folders;
 use crate::log::{Block, Logger};
 use crate::report::MachineReport;
 use crate::shell::{Link, Shell, ShellError};
@@ -40,6 +42,15 @@ const STARTING_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct MachineHandle(Arc<Inner>);
 
+/// What all machines of a run have in common.
+#[derive(Clone)]
+pub(crate) struct RunParts {
+    pub(crate) launcher: Arc<dyn Launcher>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) log: Logger,
+    pub(crate) folders: Arc<Folders>,
+}
+
 struct Inner {
     name: Arc<str>,
     number: u8,
@@ -47,6 +58,7 @@ struct Inner {
     launcher: Arc<dyn Launcher>,
     control: Arc<Control>,
     log: Logger,
+    folders: Arc<Folders>,
     console: Arc<ConsoleLog>,
     life: Mutex<Life>,
     /// Held while a command runs in the shell.
@@ -98,14 +110,8 @@ impl fmt::Debug for MachineHandle {
 }
 
 impl MachineHandle {
-    pub(crate) fn new(
-        name: &str,
-        number: u8,
-        node: NodeConfig,
-        launcher: Arc<dyn Launcher>,
-        control: Arc<Control>,
-        log: Logger,
-    ) -> Self {
+    pub(crate) fn new(name: &str, number: u8, node: NodeConfig, run: RunParts) -> Self {
+        let RunParts { launcher, control, log, folders } = run;
         Self(Arc::new(Inner {
             name: name.into(),
             number,
@@ -113,6 +119,7 @@ impl MachineHandle {
             launcher,
             control,
             log,
+            folders,
             console: Arc::default(),
             life: Mutex::default(),
             turn: Turn::default(),
@@ -137,6 +144,34 @@ impl MachineHandle {
     #[must_use]
     pub fn node(&self) -> &NodeConfig {
         &self.0.node
+    }
+
+    /// A folder on the host for this machine, which goes away with the run.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn state_folder(&self) -> Result<PathBuf, Error> {
+        self.0
+            .folders
+            .of_machine(self.name())
+            .map_err(|error| self.trouble_because("has no state folder", error.into()))
+    }
+
+    /// Removes what is in its state folder, and tells whether there was one.
+    ///
+    /// # Errors
+    /// When something there cannot be removed.
+    pub fn remove_state_folder(&self) -> Result<bool, Error> {
+        let removed = self.0.folders.remove_of_machine(self.name());
+        removed.map_err(|error| self.trouble_because("keeps its state folder", error.into()))
+    }
+
+    /// A folder on the host for all machines of the run, which goes away with it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn shared_folder(&self) -> Result<PathBuf, Error> {
+        self.0.folders.shared().map_err(|error| self.trouble_because("has no shared folder", error.into()))
     }
 
     /// Its console.

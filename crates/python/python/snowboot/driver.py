@@ -13,7 +13,6 @@ from . import _native, polling
 from .debug import Debug
 from .duration import Duration
 from .errors import MachineError, ManifestError
-from .folders import Folders
 from .logger import Logger
 from .machine import BaseMachine, Machine, NspawnMachine, QemuMachine
 from .polling import Poll, PollingCondition
@@ -69,7 +68,6 @@ class Driver:
         self.debug = Debug(self.logger, debug_attach)
         self.polling_conditions: list[PollingCondition] = []
         """What must hold now, in the order of the `with` blocks."""
-        self._folders = Folders()
         natives = self._native.machines()
         self.machines: list[Machine] = [self._machine(native) for native in natives]
         self._watched = {machine.name for machine in self.machines}
@@ -103,7 +101,7 @@ class Driver:
         return self._native.timed_out
 
     def _machine(self, native: _native.Machine) -> Machine:
-        return Machine(native, self.logger, self.out_dir, self._folders)
+        return Machine(native, self.logger, self.out_dir)
 
     @property
     def machines_qemu(self) -> list[Machine]:
@@ -323,7 +321,6 @@ class Driver:
     def finish(self) -> None:
         """Ends all machines. Every call to one fails after this."""
         self._native.finish()
-        self._folders.remove()
 
 
 def _weak(method: Callable[[], None]) -> Callable[[], None]:

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .. import _native
-from ..folders import Folders
 from ..logger import Logger
 from ..text import Text, text
 
@@ -15,10 +14,9 @@ from ..text import Text, text
 class Core:
     """A machine's name, state and log."""
 
-    def __init__(self, native: _native.Machine, log: Logger, out_dir: Path, folders: Folders) -> None:
+    def __init__(self, native: _native.Machine, log: Logger, out_dir: Path) -> None:
         self._native = native
         self._log = log
-        self._folders = folders
         self.out_dir = out_dir
         """Where files of guests go."""
         self.callbacks: list[Callable[[], None]] = []
@@ -57,16 +55,16 @@ class Core:
 
         The machine itself keeps nothing there: its disks are where the manifest says.
         """
-        return self._folders.state_dir(self.name)
+        return self._native.state_dir()
 
     @property
     def shared_dir(self) -> Path:
         """A folder on the host for all machines of the run. Guests do not see it: use `copy_from_host`."""
-        return self._folders.shared_dir()
+        return self._native.shared_dir()
 
     def cleanup_statedir(self) -> None:
         """Removes what a script has put into `state_dir`."""
-        if self._folders.remove_state_dir(self.name):
+        if self._native.remove_state_dir():
             self.log("the machine's state folder was removed")
 
     def run_callbacks(self) -> None:
