@@ -33,6 +33,7 @@ pub fn config(name: &str, cmdline: &str) -> Result<MachineConfig> {
         vcpus: VcpuCount::default(),
         disks: Vec::new(),
         nics: Vec::new(),
+        shares: Vec::new(),
     })
 }
 

@@ -92,7 +92,7 @@ fn unknown(name: &str) -> String {
 }
 
 /// Splits at single commas; two are one that stays.
-fn split(text: &str) -> Vec<String> {
+pub(crate) fn split(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(char) = chars.next() {

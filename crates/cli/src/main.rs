@@ -21,6 +21,7 @@ mod report;
 mod reports;
 mod run;
 mod say;
+mod share;
 mod test;
 
 use std::io::IsTerminal;

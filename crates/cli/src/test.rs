@@ -14,7 +14,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use clap::ValueEnum;
 use rustix::fs::OFlags;
 use serde::Serialize;
-use snowboot_config::{DiskConfig, Manifest, NodeConfig, Script};
+use snowboot_config::{DiskConfig, Manifest, NodeConfig, Script, ShareConfig};
 use snowboot_driver::RunError;
 use snowboot_vmm::toplevel;
 
@@ -200,7 +200,22 @@ fn check_node(node: &NodeConfig) -> Result<()> {
         readable("kernel", kernel)?;
     }
     node.initrds.iter().try_for_each(|initrd| readable("initrd", initrd))?;
-    node.disks.iter().try_for_each(check_disk)
+    node.disks.iter().try_for_each(check_disk)?;
+    node.shares.iter().try_for_each(check_share)
+}
+
+fn check_share(share: &ShareConfig) -> Result<()> {
+    match fs::read_dir(&share.path) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let why = match error.kind() {
+                ErrorKind::NotFound => "there is no such folder; make it".to_owned(),
+                ErrorKind::NotADirectory => "it is a file, not a folder".to_owned(),
+                _ => explain(&error),
+            };
+            bail!("Cannot share the folder {} as `{}`: {why}", share.path.display(), share.tag)
+        }
+    }
 }
 
 fn check_disk(disk: &DiskConfig) -> Result<()> {

@@ -11,10 +11,12 @@ mod disk;
 mod machine;
 mod manifest;
 mod profile;
+mod share;
 mod values;
 
 pub use disk::{DiskConfig, FileSystem, FlushPolicy, ImageFormat};
 pub use machine::{BootConfig, MachineConfig, NicConfig};
 pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
 pub use profile::BootProfile;
+pub use share::{ShareCache, ShareConfig, ShareProtocol};
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};

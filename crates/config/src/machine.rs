@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DiskConfig, MacAddress, MemorySize, VcpuCount};
+use crate::{DiskConfig, MacAddress, MemorySize, ShareConfig, VcpuCount};
 
 /// Everything that the VMM needs to know of a machine. Where its console bytes go and which switch a NIC is plugged into
 /// are run-time objects, handed to the builder beside this.
@@ -27,6 +27,9 @@ pub struct MachineConfig {
     /// Network cards, in PCI order.
     #[serde(default)]
     pub nics: Vec<NicConfig>,
+    /// Folders of the host, known to the guest by their tags.
+    #[serde(default)]
+    pub shares: Vec<ShareConfig>,
 }
 
 /// What a machine boots. Resolved: a toplevel has already been read into these three.

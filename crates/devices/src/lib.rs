@@ -13,6 +13,7 @@ pub mod boot_marks;
 mod config;
 pub mod console;
 pub mod entropy;
+pub mod fs;
 pub mod i8042;
 pub mod net;
 pub mod ninep;

@@ -119,6 +119,7 @@ fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineCo
         vcpus: node.vcpus,
         disks: node.disks.iter().map(disk_config).collect(),
         nics: node.vlans.iter().map(nic).collect(),
+        shares: node.shares.clone(),
     })
 }
 

@@ -31,6 +31,8 @@ pub enum DeviceId {
     Entropy = 4,
     /// 9P transport (section 5 has the number alone).
     NineP = 9,
+    /// File system device (5.11).
+    FileSystem = 26,
 }
 
 /// What never changes about a device.

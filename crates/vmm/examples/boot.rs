@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         vcpus: VcpuCount::default(),
         disks: root.into_iter().collect(),
         nics: Vec::new(),
+        shares: Vec::new(),
     };
     let machine = Builder::new(config).serial_output(Box::new(std::io::stdout())).build()?;
     machine.start()?;

@@ -50,6 +50,9 @@ pub enum Error {
     /// A disk cannot be attached.
     #[error("{0}")]
     Disk(String),
+    /// A folder cannot be shared.
+    #[error(transparent)]
+    Share(snowboot_share::ShareError),
     /// The configuration asks for what cannot be.
     #[error("{0}")]
     Config(String),

@@ -43,6 +43,8 @@ struct Case {
     disks: &'static [(&'static str, &'static str, &'static str)],
     /// Makes the files of such disks in the test's folder, anew for each try.
     images: Option<fn(&Path) -> Result<()>>,
+    /// Folders of the test's own folder that each machine can mount.
+    shares: &'static [Share],
     backdoor: Backdoor,
     /// How long it may take in the lab, in seconds.
     limit: u32,
@@ -51,6 +53,13 @@ struct Case {
     status: i32,
     /// What must be on the standard error.
     said: &'static [&'static str],
+}
+
+/// A folder that machines can mount by its name.
+struct Share {
+    tag: &'static str,
+    writable: bool,
+    cache: &'static str,
 }
 
 /// What most cases have.
@@ -69,6 +78,7 @@ const CASE: Case = Case {
     boot_disks: false,
     disks: &[],
     images: None,
+    shares: &[],
     backdoor: Backdoor::InRoot,
     limit: LIMIT,
     own_limit: None,
@@ -160,6 +170,22 @@ const CASES: &[Case] = &[
         kernel: Kernel::Generic,
         memory: "512M",
         said: &["subtest: much text", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
+        name: "shares",
+        script: "tests/guests/shares.py",
+        kernel: Kernel::Generic,
+        with: &["attr", "python3"],
+        memory: "512M",
+        shares: &[
+            Share { tag: "shared", writable: true, cache: "always" },
+            Share { tag: "fixed", writable: false, cache: "always" },
+            Share { tag: "live", writable: true, cache: "never" },
+            Share { tag: "kept", writable: true, cache: "auto" },
+        ],
+        limit: 900,
+        said: &["subtest: after mounting it again", "machine: the machine powered off"],
         ..CASE
     },
     Case {
@@ -462,6 +488,10 @@ fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
     let names: Vec<String> = case.machines.iter().map(ToString::to_string).collect();
     let with: Vec<String> = case.with.iter().map(ToString::to_string).collect();
     let guests = guest::make(case.kernel, &names, &with, case.backdoor)?;
+    for Share { tag, .. } in case.shares {
+        let shared = folder.join(tag);
+        fs::create_dir_all(&shared).with_context(|| format!("Cannot make {}", shared.display()))?;
+    }
     let script = project_root().join(case.script);
     let mut text = format!(
         "name = {:?}\nscript = {script:?}\nglobal-timeout = {}\n",
@@ -490,6 +520,11 @@ fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
         if case.keeps_root {
             let state = state_image(name);
             text.push_str(&format!("[[machines.{name}.disks]]\npath = {state:?}\nserial = \"state\"\n"));
+        }
+        for Share { tag, writable, cache } in case.shares {
+            text.push_str(&format!(
+                "[[machines.{name}.shares]]\ntag = {tag:?}\npath = {tag:?}\nwritable = {writable}\ncache = {cache:?}\n"
+            ));
         }
         if case.boot_disks {
             for file in ["kernel", "initrd"] {

@@ -81,6 +81,7 @@ impl MachinesArgs {
             vcpus: self.vcpus,
             disks: Vec::new(),
             nics: Vec::new(),
+            shares: Vec::new(),
         };
         let lines = Lines { out: Arc::clone(out), waiting: Vec::new() };
         let builder = Builder::new(config)

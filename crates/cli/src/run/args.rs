@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::ArgGroup;
 use snowboot_config::{
-    BootConfig, BootProfile, DiskConfig, MacAddress, MachineConfig, MemorySize, NicConfig, ValueError,
-    VcpuCount,
+    BootConfig, BootProfile, DiskConfig, MacAddress, MachineConfig, MemorySize, NicConfig, ShareConfig,
+    ValueError, VcpuCount,
 };
 use snowboot_vmm::toplevel;
 
 use crate::kvm_device::KvmDevice;
-use crate::{disk, exit};
+use crate::{disk, exit, share};
 
 /// Added to a toplevel that has no console there: without it nothing would be seen.
 const CONSOLE: &str = "console=ttyS0";
@@ -56,6 +56,13 @@ pub(crate) struct Args {
         help = disk::help()
     )]
     disk: Vec<DiskConfig>,
+    #[arg(
+        long,
+        value_name = "SHARE",
+        value_parser = share::parse,
+        help = "A folder of the host: TAG=FOLDER[,writable][,cache=always|auto|never]; repeat it for more"
+    )]
+    share: Vec<ShareConfig>,
     /// A network card on VLAN N (0 to 255) with nobody else there; repeat it for more
     #[arg(long, value_name = "N")]
     pub(super) vlan: Vec<u8>,
@@ -91,6 +98,7 @@ Examples:
   snowboot run ./result --memory 2G --cpus 2 --disk root.img,serial=root --cmdline systemd.log_level=debug
   snowboot run --kernel bzImage --initrd initrd --cmdline 'console=ttyS0 panic=1 init=/bin/sh'
   snowboot run --kernel bzImage --initrd initrd --profile fast
+  snowboot run ./result --share nix-store=/nix/store --share shared=/tmp/shared,writable
   snowboot run ./result --timeline --timeline-json timeline.json
   snowboot run ./result --disk data.img,create=512 --report report.json < /dev/null > console.log",
         exit::RUN_HELP
@@ -123,6 +131,7 @@ impl Args {
             }
             nics.push(NicConfig { mac: MacAddress::of_node(*vlan, NODE), vlan: *vlan });
         }
+        ShareConfig::check_all(&self.share)?;
         Ok(MachineConfig {
             name: NAME.to_owned(),
             boot: self.boot()?,
@@ -130,6 +139,7 @@ impl Args {
             vcpus: self.cpus,
             disks: self.disk.clone(),
             nics,
+            shares: self.share.clone(),
         })
     }
 

@@ -5,6 +5,7 @@
 
 mod disks;
 mod names;
+mod shares;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use self::names::Names;
 pub use self::names::variable_name;
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
-use crate::{BootProfile, DiskConfig, MemorySize, VcpuCount};
+use crate::{BootProfile, DiskConfig, MemorySize, ShareConfig, VcpuCount};
 
 /// A test, as a manifest file describes it. Paths are relative to the manifest's folder until [`Manifest::parse`] has
 /// joined them.
@@ -76,6 +77,8 @@ pub struct NodeConfig {
     pub vlans: Vec<u8>,
     /// Disks, `/dev/vda` on; the manifest's `empty-disks` are the last of them.
     pub disks: Vec<DiskConfig>,
+    /// Folders of the host.
+    pub shares: Vec<ShareConfig>,
 }
 
 /// A manifest cannot be used. The text is `FILE:LINE:COLUMN: what is wrong`, with the nearest valid key where a key is
@@ -96,6 +99,7 @@ const NODE_KEYS: &[&str] = &[
     "vlans",
     "disks",
     "empty-disks",
+    "shares",
 ];
 
 impl Manifest {
@@ -240,6 +244,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         vcpus: vcpus(&table)?,
         vlans: vlans(&table)?,
         disks: disks::disks(&table, &of, folder)?,
+        shares: shares::read(&table, &of, folder)?,
     };
     match (&config.toplevel, &config.kernel, config.initrds.is_empty()) {
         (Some(_), Some(_), _) => {

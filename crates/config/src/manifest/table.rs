@@ -26,8 +26,10 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("readonly", "read-only"),
     ("ro", "read-only"),
     ("overlay", "snapshot"),
+    ("shared-directories", "shares"),
     ("size", "create-mib"),
     ("size", "size-mib"),
+    ("source", "path"),
     ("timeout", "global-timeout"),
 ];
 

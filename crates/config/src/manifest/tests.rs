@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BootProfile, MemorySize};
+use crate::{BootProfile, MemorySize, ShareCache};
 
 const GOOD: &str = r#"
 name = "ping"
@@ -17,6 +17,10 @@ vlans = [1, 7]
 path = "guests/b/root.erofs"
 read-only = true
 serial = "root"
+[[machines.b.shares]]
+tag = "shared"
+path = "tmp"
+writable = true
 [machines.a]
 kernel = "/boot/vmlinuz"
 profile = "fast"
@@ -48,6 +52,9 @@ fn a_manifest_has_defaults_and_paths_from_its_folder() {
     assert_eq!((a.profile, b.profile), (Some(BootProfile::Fast), None));
     assert_eq!((b.memory.mib(), b.vcpus.get(), b.vlans.as_slice()), (2048, 2, &[1, 7][..]));
     assert_eq!(b.disks[0].path.as_deref(), Some(Path::new("folder/guests/b/root.erofs")));
+    let share = &b.shares[0];
+    assert_eq!((share.tag.as_str(), share.path.as_path()), ("shared", Path::new("folder/tmp")));
+    assert_eq!((share.writable, share.cache), (true, ShareCache::Always));
     assert!(b.disks[0].read_only && b.disks[0].create_mib.is_none());
 }
 
@@ -72,7 +79,8 @@ fn json_says_the_same() {
     let text = r#"{"name": "ping", "script": "ping.py", "global-timeout": null, "machines": {
         "a": {"kernel": "/boot/vmlinuz", "profile": "fast"},
         "b": {"toplevel": "guests/b", "memory": 2048, "vcpus": 2, "vlans": [1, 7],
-              "disks": [{"path": "guests/b/root.erofs", "read-only": true, "serial": "root"}]}}}"#;
+              "disks": [{"path": "guests/b/root.erofs", "read-only": true, "serial": "root"}],
+              "shares": [{"tag": "shared", "path": "tmp", "writable": true}]}}}"#;
     assert_eq!(json(text).unwrap(), manifest);
 }
 
@@ -94,7 +102,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
     assert_eq!(node_error("cores = 1\n"), "5:1: unknown key `cores` of machine `m`: did you mean `vcpus`?");
     assert_eq!(
         node_error("zzzzzzzz = 1\n"),
-        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks"
+        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares"
     );
     assert_eq!(
         toml("name = 't'\ntestScript = ''\n").unwrap_err(),
@@ -138,6 +146,12 @@ fn wrong_values_are_named_with_their_line() {
         ("initrd = ['a', 1]\n", "expected paths, found a number"),
         ("disks = [{ path = 'x', serial = '123456789012345678901' }]\n", "is not 1 to 20 printable"),
         ("disks = [{ path = 'x', read-only = true, create-mib = 1 }]\n", "keep one of the two"),
+        ("shares = [{ path = 'x' }]\n", "share 1 of machine `m` has no `tag`"),
+        ("shares = [{ tag = 'x' }]\n", "share 1 of machine `m` has no `path`"),
+        ("shares = [{ tag = 'a b', path = 'x' }]\n", "without spaces"),
+        ("shares = [{ tag = 'x', path = 'x', cache = 'loose' }]\n", "choose always, auto or never"),
+        ("shares = [{ tag = 'x', path = 'x', ro = true }]\n", "unknown key `ro` of share 1"),
+        ("shares = [{ tag = 'x', path = 'x' }, { tag = 'x', path = 'y' }]\n", "Two shares have the tag `x`"),
     ] {
         let error = node_error(lines);
         assert!(error.starts_with("5:") && error.contains(expected), "{lines}: {error}");

@@ -23,6 +23,7 @@ const UNLOCK: u32 = 2;
 /// A request that waits for a lock.
 #[derive(Debug)]
 pub(super) struct Waiting {
+    queue: u16,
     header: Header,
     request: Request,
     is_interrupted: bool,
@@ -84,6 +85,7 @@ impl Server {
     /// SETLKW: answers it, or keeps it.
     pub(super) fn wait_for_lock(
         &mut self,
+        queue: u16,
         header: Header,
         mut chain: DescriptorChain,
     ) -> Option<DescriptorChain> {
@@ -96,7 +98,7 @@ impl Server {
         let outcome = request.and_then(|request| self.try_lock(NodeId::from_raw(header.node), request));
         match (outcome, request) {
             (Err(Errno::AGAIN), Ok(request)) if self.waiting.len() < MOST_WAITING => {
-                self.waiting.push(Waiting { header, request, is_interrupted: false, chain });
+                self.waiting.push(Waiting { queue, header, request, is_interrupted: false, chain });
                 None
             }
             (outcome, _) => {
@@ -124,8 +126,8 @@ impl Server {
     }
 
     /// Tries all locks that are waited for again, in the order in which they were asked for, and returns the requests that are
-    /// answered now.
-    pub fn retry(&mut self) -> Vec<DescriptorChain> {
+    /// answered now, each with its queue.
+    pub fn retry(&mut self) -> Vec<(u16, DescriptorChain)> {
         let mut done = Vec::new();
         for mut it in std::mem::take(&mut self.waiting) {
             let outcome = if it.is_interrupted {
@@ -137,16 +139,16 @@ impl Server {
                 Err(Errno::AGAIN) => self.waiting.push(it),
                 outcome => {
                     self.finish(it.header, &mut it.chain, outcome);
-                    done.push(it.chain);
+                    done.push((it.queue, it.chain));
                 }
             }
         }
         done
     }
 
-    /// All requests that wait, unanswered, the oldest first.
-    pub fn take_waiting(&mut self) -> Vec<DescriptorChain> {
-        std::mem::take(&mut self.waiting).into_iter().map(|it| it.chain).collect()
+    /// All requests that wait, unanswered, each with its queue, the oldest first.
+    pub fn take_waiting(&mut self) -> Vec<(u16, DescriptorChain)> {
+        std::mem::take(&mut self.waiting).into_iter().map(|it| (it.queue, it.chain)).collect()
     }
 
     /// The guest's process does not want to wait any more: the next [`Self::retry`] answers it.

@@ -13,8 +13,6 @@ mod init;
 mod locks;
 mod names;
 mod nodes;
-#[cfg(test)]
-mod tests;
 mod wire;
 
 use std::collections::HashMap;
@@ -105,8 +103,8 @@ impl Server {
         self.tree.reset();
     }
 
-    /// Serves one request. It comes back answered; `None` when it has to wait for a lock.
-    pub fn serve(&mut self, mut chain: DescriptorChain) -> Option<DescriptorChain> {
+    /// Serves one request, which came by `queue`. It comes back answered; `None` when it has to wait for a lock.
+    pub fn serve(&mut self, queue: u16, mut chain: DescriptorChain) -> Option<DescriptorChain> {
         let Some(header) = Header::read(&mut chain.reader) else { return Some(chain) };
         let opcode = Opcode::parse(header.opcode);
         let length = usize::try_from(header.length).unwrap_or(usize::MAX);
@@ -119,7 +117,7 @@ impl Server {
         match opcode {
             Some(Opcode::Read) => self.read(header, &mut chain),
             Some(Opcode::Write) => self.write(header, &mut chain),
-            Some(Opcode::SetLkW) => return self.wait_for_lock(header, chain),
+            Some(Opcode::SetLkW) => return self.wait_for_lock(queue, header, chain),
             Some(opcode) => self.serve_small(header, opcode, &mut chain),
             None => refuse(&mut chain, header, Errno::NOSYS),
         }

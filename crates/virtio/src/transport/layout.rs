@@ -101,6 +101,7 @@ pub(super) fn identifiers(id: DeviceId) -> Identifiers {
         DeviceId::Console => [0x07, 0x80, 0x00],
         DeviceId::Entropy => [0x00, 0xff, 0x00],
         DeviceId::NineP => [0x01, 0x80, 0x00],
+        DeviceId::FileSystem => [0x01, 0x80, 0x00],
     };
     Identifiers {
         vendor: VENDOR,

@@ -57,5 +57,6 @@ pub(super) fn device_type(id: DeviceId) -> u16 {
         DeviceId::Console => 3,
         DeviceId::Entropy => 4,
         DeviceId::NineP => 9,
+        DeviceId::FileSystem => 26,
     }
 }

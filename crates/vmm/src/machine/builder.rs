@@ -22,7 +22,7 @@ use snowboot_network::Port;
 
 use super::disks::{self, TemporaryDisks};
 use super::platform::{Pace, Platform};
-use super::{Handles, Machine};
+use super::{Handles, Machine, shares};
 use crate::arch::{acpi, boot, cpuid, layout, regs};
 use crate::kvm::{Kvm, Vm};
 use crate::stats::Counters;
@@ -164,6 +164,7 @@ impl Builder {
         self.consoles.iter().for_each(|console| timeline.watch_stream(console));
         let console = attach_consoles(&mut platform, self.consoles, self.channels)?;
         disks::attach(&mut platform, &self.config, &self.temporary_disks, &self.warnings)?;
+        shares::attach(&mut platform, &self.config.shares)?;
         let nics = attach_nics(&mut platform, &self.config, self.ports)?;
         attach_entropy(&mut platform)?;
         let power_button = vm.irq_line(layout::gsi::POWER_BUTTON)?;

@@ -6,12 +6,13 @@
 //!    └──stop()──► ended ◄┴─────────┘  the guest, stop(), a fault
 //! ```
 //!
-//! Each vCPU has a thread, each disk has one (a disk may take its time), and one serves all other devices and takes the
+//! Each vCPU has a thread, each disk and share has one (they may take their time), and one serves all other devices and takes the
 //! machine down at its end. A thread that panics ends its machine with [`Outcome::Fault`], never the process.
 
 mod builder;
 mod disks;
 mod platform;
+mod shares;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -385,10 +386,10 @@ impl Threads<'_> {
     ) -> Result<JoinHandle<()>, Error> {
         let control = &self.machine.control;
         let devices = EventLoop::new(platform.quick_devices(), control.ended())?;
-        for (index, disk) in (0..).zip(platform.slow_devices()) {
-            let event_loop = EventLoop::new(vec![disk], control.ended())?;
+        for (index, device) in (0..).zip(platform.slow_devices()) {
+            let event_loop = EventLoop::new(vec![device], control.ended())?;
             let (index, control): (u32, _) = (index, Arc::clone(control));
-            self.spawn(&format!("disk{index}"), move || serve_devices(event_loop, &control))?;
+            self.spawn(&format!("files{index}"), move || serve_devices(event_loop, &control))?;
         }
         for (index, vcpu) in (0..).zip(vcpus) {
             let (platform, control) = (Arc::clone(platform), Arc::clone(control));

@@ -1,0 +1,38 @@
+//! Shares: folders of the host, each a device of its machine.
+
+use snowboot_config::{ShareCache, ShareConfig, ShareProtocol};
+use snowboot_devices::fs::{FileSystem, Tag};
+use snowboot_share::fuse::{Cache, Server};
+use snowboot_share::{Tree, TreeOptions};
+
+use super::platform::{Pace, Platform};
+use crate::Error;
+
+pub(super) fn attach(platform: &mut Platform, shares: &[ShareConfig]) -> Result<(), Error> {
+    ShareConfig::check_all(shares).map_err(|error| Error::Config(error.to_string()))?;
+    for config in shares {
+        match config.protocol {
+            ShareProtocol::Virtiofs => attach_virtio_fs(platform, config)?,
+        }
+    }
+    Ok(())
+}
+
+fn attach_virtio_fs(platform: &mut Platform, config: &ShareConfig) -> Result<(), Error> {
+    let tag = Tag::try_from(config.tag.as_str()).map_err(|error| Error::Config(error.to_string()))?;
+    let server = Server::new(open(config)?, cache(config.cache));
+    let device = FileSystem::new(tag, server).map_err(Error::host("set up a share"))?;
+    platform.add_virtio(Box::new(device), Pace::Slow)
+}
+
+fn open(config: &ShareConfig) -> Result<Tree, Error> {
+    Tree::open(&config.path, TreeOptions { writable: config.writable }).map_err(Error::Share)
+}
+
+fn cache(policy: ShareCache) -> Cache {
+    match policy {
+        ShareCache::Always => Cache::Always,
+        ShareCache::Auto => Cache::Auto,
+        ShareCache::Never => Cache::Never,
+    }
+}
