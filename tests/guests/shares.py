@@ -104,7 +104,7 @@ content = open("mapped", "rb").read()
 assert content[5:10] == b"hello" and content[-3:] == b"end" and len(content) == 1 << 20
 nameless = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600)
 os.write(nameless, b"secret")
-os.link(f"/proc/self/fd/{nameless}", "named", follow_symlinks=True)
+os.link(f"/proc/self/fd/{nameless}", "named", src_dir_fd=nameless, follow_symlinks=True)
 assert open("named", "rb").read() == b"secret"
 gone = os.open("gone", os.O_CREAT | os.O_RDWR)
 os.unlink("gone")

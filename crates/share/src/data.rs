@@ -12,55 +12,53 @@ const MOST_BUFFERS: usize = 1024;
 
 impl OpenFile {
     /// Reads up to `length` bytes from `offset` on into a guest's buffer, and returns how many there were: fewer at the end of
-    /// the file or of the room.
+    /// the file or of the room, and nowhere else, also where the host's file system hands out less at a time.
     ///
     /// # Errors
     /// The host's, when it comes before the first byte.
     pub fn read_at(&self, to: &mut Writer, offset: u64, length: usize) -> Result<usize> {
-        let mut done = 0;
-        let slices: Vec<_> = to.slices(length).collect();
-        for part in slices.chunks(MOST_BUFFERS) {
-            let wanted: usize = part.iter().map(vm_memory::VolatileSlice::len).sum();
-            let (vector, _guard) = IoVectorMut::from_volatile_slice(part);
-            let mut buffers = vector.into_inner();
+        let mut done = 0usize;
+        while done < length {
             let at = at(offset, done)?;
-            match retry_on_intr(|| preadv(self, &mut buffers, at)) {
-                Ok(count) => done += count,
+            let slices: Vec<_> = to.slices(length.saturating_sub(done)).take(MOST_BUFFERS).collect();
+            let (vector, guard) = IoVectorMut::from_volatile_slice(&*slices);
+            let mut buffers = vector.into_inner();
+            let outcome = retry_on_intr(|| preadv(self, &mut buffers, at));
+            drop((buffers, guard));
+            drop(slices);
+            match outcome {
+                Ok(0) => break,
+                Ok(count) => done = done.saturating_add(to.advance(count)),
                 Err(_) if done > 0 => break,
                 Err(errno) => return Err(errno),
             }
-            if done < wanted {
-                break;
-            }
         }
-        drop(slices);
-        Ok(to.advance(done))
+        Ok(done)
     }
 
     /// Writes up to `length` bytes of a guest's buffer from `offset` on, or at the end of a file that was opened for that, and
-    /// returns how many the host took.
+    /// returns how many the host took: fewer when it could take no more.
     ///
     /// # Errors
     /// The host's, when it comes before the first byte.
     pub fn write_at(&self, from: &mut Reader, offset: u64, length: usize) -> Result<usize> {
-        let mut done = 0;
-        let slices: Vec<_> = from.slices(length).collect();
-        for part in slices.chunks(MOST_BUFFERS) {
-            let wanted: usize = part.iter().map(vm_memory::VolatileSlice::len).sum();
-            let (vector, _guard) = IoVector::from_volatile_slice(part);
-            let buffers = vector.into_inner();
+        let mut done = 0usize;
+        while done < length {
             let at = at(offset, done)?;
-            match retry_on_intr(|| pwritev(self, &buffers, at)) {
-                Ok(count) => done += count,
+            let slices: Vec<_> = from.slices(length.saturating_sub(done)).take(MOST_BUFFERS).collect();
+            let (vector, guard) = IoVector::from_volatile_slice(&*slices);
+            let buffers = vector.into_inner();
+            let outcome = retry_on_intr(|| pwritev(self, &buffers, at));
+            drop((buffers, guard));
+            drop(slices);
+            match outcome {
+                Ok(0) => break,
+                Ok(count) => done = done.saturating_add(from.skip(count)),
                 Err(_) if done > 0 => break,
                 Err(errno) => return Err(errno),
             }
-            if done < wanted {
-                break;
-            }
         }
-        drop(slices);
-        Ok(from.skip(done))
+        Ok(done)
     }
 
     /// Makes what was written last, and with it what the guest can see of the file besides, unless it is the content `only`.

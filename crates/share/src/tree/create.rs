@@ -9,7 +9,7 @@ use rustix::fs::{
 };
 
 use super::open::{OpenFile, OpenHow};
-use super::place::open_beneath;
+use super::place::{open_beneath, waiting};
 use super::{Entry, Tree, number_of, stat_in, stat_of};
 use crate::attributes::Identity;
 use crate::{Errno, Name, NodeId, Result};
@@ -51,6 +51,7 @@ impl Tree {
         for _ in 0..TRIES {
             match open_beneath(&folder, name.bytes(), flags, mode_of(creation)) {
                 Ok(file) => {
+                    let file = waiting(file, flags)?;
                     let stat = self.dress(&file, creation).inspect_err(|_| undo(&folder, name, false))?;
                     let entry = self.enter(&stat, Some((parent, name)))?;
                     let open = self.opened(entry.node, file, how, permit)?;
@@ -103,7 +104,8 @@ impl Tree {
         let permit = self.permit()?;
         let folder = self.folder(parent)?;
         let how = OpenHow { write: true, ..how };
-        let file = open_beneath(&folder, b".", how.flags() | OFlags::TMPFILE, mode_of(creation))?;
+        let flags = how.flags() | OFlags::TMPFILE;
+        let file = waiting(open_beneath(&folder, b".", flags, mode_of(creation))?, flags)?;
         let stat = self.dress(&file, creation)?;
         let place = Arc::new(self.open_again(&file, OFlags::PATH)?);
         let entry = self.enter(&stat, None)?;

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Statx, openat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Statx, fcntl_setfl, openat, openat2};
 
 use super::{MOST_LEVELS, Tree, number_of, stat_in, stat_of};
 use crate::attributes::Identity;
@@ -110,14 +110,15 @@ impl Tree {
         let file =
             open_beneath(&folder, &place.name, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(gone)?;
         same(stat_of(&file)?, identity)?;
-        Ok(file)
+        waiting(file, flags)
     }
 
     /// Opens the file of a descriptor once more, through its magic link: the one place where such a link is followed, and
     /// it is ours.
     pub(super) fn open_again(&self, file: impl AsFd, flags: OFlags) -> Result<OwnedFd> {
         let flags = flags.difference(OFlags::NOFOLLOW) | OFlags::CLOEXEC;
-        openat(&self.descriptors, number_of(file.as_fd()), flags, Mode::empty())
+        let file = openat(&self.descriptors, number_of(file.as_fd()), flags, Mode::empty())?;
+        if flags.contains(OFlags::NONBLOCK) { waiting(file, flags) } else { Ok(file) }
     }
 
     fn place_again(&self, file: impl AsFd) -> Result<OwnedFd> {
@@ -135,6 +136,12 @@ impl Tree {
 /// Opens `name` in `folder`, and nothing that is elsewhere.
 pub(super) fn open_beneath(folder: impl AsFd, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     openat2(folder, name, flags | OFlags::CLOEXEC, mode, CONFINED)
+}
+
+/// A file that was opened without waiting, for reads and writes that do wait: 9P, for one, hands out less otherwise.
+pub(super) fn waiting(file: OwnedFd, flags: OFlags) -> Result<OwnedFd> {
+    fcntl_setfl(&file, flags.intersection(OFlags::APPEND))?;
+    Ok(file)
 }
 
 fn step(folder: impl AsFd, place: &Place, identity: Identity, flags: OFlags) -> Result<OwnedFd> {
