@@ -179,7 +179,7 @@ impl Bench {
 
     fn ask(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
         let used = self.driver.request(REQUESTS, &[&message(opcode, node, body)], &[16, 1 << 16]);
-        parsed(&used.written())
+        parsed(used.written())
     }
 
     /// A request that has no answer.
@@ -492,7 +492,7 @@ fn locks_are_waited_for_while_others_are_served() {
     bench.driver.notify(REQUESTS).unwrap();
     let used = bench.driver.used(REQUESTS);
     assert_eq!(used.len(), 2);
-    assert!(used.iter().any(|it| it.head == head && parsed(&it.written()) == Ok(vec![])));
+    assert!(used.iter().any(|it| it.head == head && parsed(it.written()) == Ok(vec![])));
 }
 
 #[test]
@@ -510,7 +510,7 @@ fn waiting_can_be_interrupted() {
     assert!(bench.driver.used(REQUESTS).is_empty());
     bench.tell(INTERRUPT, 0, &Body::new().q(UNIQUE).0);
     let used = bench.driver.used(REQUESTS);
-    assert_eq!(parsed(&used[0].written()), Err(EINTR));
+    assert_eq!(parsed(used[0].written()), Err(EINTR));
 }
 
 #[test]
@@ -558,11 +558,11 @@ fn what_is_wrong_or_unknown_is_refused() {
     let mut wrong = message(LOOKUP, ROOT, &s("f"));
     wrong[0] = 200;
     let used = bench.driver.request(REQUESTS, &[&wrong], &[64]);
-    assert_eq!(parsed(&used.written()), Err(EINVAL));
+    assert_eq!(parsed(used.written()), Err(EINVAL));
     assert_eq!(bench.driver.request(REQUESTS, &[&[0; 20]], &[64]).length, 0);
     assert_eq!(bench.driver.request(REQUESTS, &[&message(LOOKUP, ROOT, &s("f"))], &[8]).length, 0);
     let used = bench.driver.request(REQUESTS, &[&message(LOOKUP, ROOT, &s("f"))], &[100]);
-    assert_eq!(parsed(&used.written()), Err(EINVAL));
+    assert_eq!(parsed(used.written()), Err(EINVAL));
 }
 
 proptest! {
@@ -587,7 +587,7 @@ proptest! {
             bench.driver.notify(REQUESTS).unwrap();
             for used in bench.driver.used(REQUESTS) {
                 if used.length > 0 {
-                    let _ = parsed(&used.written());
+                    let _ = parsed(used.written());
                 } else {
                     prop_assert!(matches!(opcode, 2 | 36 | 42) || used.head != head);
                 }
