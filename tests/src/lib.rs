@@ -32,6 +32,8 @@ pub fn config(name: &str, cmdline: &str) -> Result<MachineConfig> {
         memory: MemorySize::from_mib(64)?,
         vcpus: VcpuCount::default(),
         disks: Vec::new(),
+        pmem: Vec::new(),
+        vhost_user: Vec::new(),
         nics: Vec::new(),
         shares: Vec::new(),
     })
@@ -56,12 +58,8 @@ pub fn disk(path: &Path, sectors: usize, label: &str, read_only: bool) -> Result
     let mut image = vec![0; sectors * SECTOR];
     image.iter_mut().zip(label.bytes()).for_each(|(byte, value)| *byte = value);
     fs::write(path, image).with_context(|| format!("Cannot write {}", path.display()))?;
-    Ok(DiskConfig {
-        path: path.to_owned(),
-        read_only,
-        serial: Some(format!("serial-{label}")),
-        create_mib: None,
-    })
+    let serial = Some(format!("serial-{label}"));
+    Ok(DiskConfig { read_only, serial, ..DiskConfig::of_image(path) })
 }
 
 /// What the payload leaves in sector `sector` of disk `disk`.

@@ -22,7 +22,9 @@ mod reports;
 mod run;
 mod say;
 mod share;
+mod store;
 mod test;
+mod vhost_user;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ Examples:
   snowboot test -I test.toml                        Try out commands on its machines
   snowboot check test.toml                          Check a test without running it
   snowboot bench boot --kernel bzImage              Measure how fast a kernel boots
+  snowboot store image ./rootfs -o rootfs.erofs     Make a folder a read-only disk for guests
 
 Environment:
   SNOWBOOT_LOG          What to log on the standard error, such as info or snowboot_vmm=debug [default: warn]
@@ -74,6 +77,9 @@ enum Command {
     NixosTestDriver(driver_entry::Args),
     /// Measure Snowboot, and other VMMs beside it
     Bench(bench::Args),
+    /// Make store images: read-only file systems for guests
+    #[command(subcommand)]
+    Store(store::Command),
     /// Say what this host can do and what is missing
     Doctor(doctor::Args),
     /// Print a completion script for a shell
@@ -100,6 +106,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         Command::NixosTestDriver(args) => driver_entry::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Store(command) => store::run(&command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

@@ -12,11 +12,15 @@ mod machine;
 mod manifest;
 mod profile;
 mod share;
+mod store;
 mod values;
+mod vhost_user;
 
 pub use disk::{DiskConfig, FileSystem, FlushPolicy, ImageFormat};
-pub use machine::{BootConfig, MachineConfig, NicConfig};
+pub use machine::{BootConfig, MachineConfig, NicConfig, PmemConfig};
 pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
 pub use profile::BootProfile;
 pub use share::{ShareCache, ShareConfig, ShareProtocol};
+pub use store::{StoreConfig, StoreDevice, StoreSource};
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};
+pub use vhost_user::{VhostUserConfig, VhostUserDevice};

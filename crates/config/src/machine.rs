@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DiskConfig, MacAddress, MemorySize, ShareConfig, VcpuCount};
+use crate::{DiskConfig, MacAddress, MemorySize, ShareConfig, VcpuCount, VhostUserConfig};
 
 /// Everything that the VMM needs to know of a machine. Where its console bytes go and which switch a NIC is plugged into
 /// are run-time objects, handed to the builder beside this.
@@ -24,6 +24,12 @@ pub struct MachineConfig {
     /// Disks: `/dev/vda`, `/dev/vdb` ... in this order.
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
+    /// Persistent memory: `/dev/pmem0`, `/dev/pmem1` ... in this order.
+    #[serde(default)]
+    pub pmem: Vec<PmemConfig>,
+    /// Devices that other processes serve. They have all of the guest's memory, which is shared for them.
+    #[serde(default)]
+    pub vhost_user: Vec<VhostUserConfig>,
     /// Network cards, in PCI order.
     #[serde(default)]
     pub nics: Vec<NicConfig>,
@@ -44,6 +50,14 @@ pub struct BootConfig {
     /// The kernel's whole command line.
     #[serde(default)]
     pub cmdline: String,
+}
+
+/// A virtio-pmem range: a file that guests read in place, without a copy of its pages in their own memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PmemConfig {
+    /// An image. It is never written to.
+    pub path: PathBuf,
 }
 
 /// A virtio-net card.

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use snowboot_config::{
     BootConfig, BootProfile, DiskConfig, FlushPolicy, MacAddress, MachineConfig, NicConfig, NodeConfig,
+    PmemConfig, StoreDevice,
 };
 use snowboot_devices::stream::{self, HostEnd};
 use snowboot_devices::warnings::Warnings;
 use snowboot_network::{Port, Switch};
+use snowboot_store::Images;
 use snowboot_vmm::{Builder, KernelCache, Machine, Phase, TemporaryDisks, Timeline, toplevel};
 
 use crate::console::ConsoleWriter;
@@ -30,11 +32,15 @@ const FILES_BUFFER: usize = 1 << 20;
 /// The name that the guest's side of the channel for files has.
 const FILES_PORT: &str = "org.snowboot.files.0";
 
+/// The serial number of a store's disk. Guests find stores by the label of their file system, which is the same.
+const STORE_SERIAL: &str = "nix-store";
+
 /// Makes machines on KVM.
 #[derive(Debug)]
 pub struct KvmLauncher {
     kvm_device: PathBuf,
     kernels: Arc<KernelCache>,
+    stores: Images,
     switches: Mutex<BTreeMap<u8, Switch>>,
     temporary_disks: TemporaryDisks,
 }
@@ -46,6 +52,7 @@ impl KvmLauncher {
         Self {
             kvm_device: kvm_device.into(),
             kernels: Arc::new(KernelCache::from_environment()),
+            stores: Images::from_environment(),
             switches: Mutex::default(),
             temporary_disks: TemporaryDisks::default(),
         }
@@ -72,7 +79,12 @@ impl Launcher for KvmLauncher {
         }));
         let (files, files_device) = stream::pair(FILES_BUFFER)?;
         let console = serial.clone();
-        let mut builder = Builder::new(machine_config(name, number, node)?)
+        let mut config = machine_config(name, number, node)?;
+        let image = node.store.as_ref().map(|store| self.stores.get(&store.source)).transpose()?;
+        if let (Some(store), Some(image)) = (&node.store, &image) {
+            attach_store(&mut config, store.device, image.path());
+        }
+        let mut builder = Builder::new(config)
             .kvm_device(&self.kvm_device)
             .kernel_cache(self.kernels.clone())
             .temporary_disks(self.temporary_disks.clone())
@@ -92,6 +104,19 @@ impl Launcher for KvmLauncher {
 
     fn guest_resident(&self) -> Option<u64> {
         snowboot_vmm::resident_guest_memory()
+    }
+}
+
+/// As NixOS test machines have it: right behind the root disk, before all others.
+fn attach_store(config: &mut MachineConfig, device: StoreDevice, image: &Path) {
+    let path = image.to_owned();
+    match device {
+        StoreDevice::Pmem => config.pmem.insert(0, PmemConfig { path }),
+        StoreDevice::Disk => {
+            let serial = Some(STORE_SERIAL.to_owned());
+            let disk = DiskConfig { read_only: true, serial, ..DiskConfig::of_image(path) };
+            config.disks.insert(config.disks.len().min(1), disk);
+        }
     }
 }
 
@@ -118,6 +143,8 @@ fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineCo
         memory: node.memory,
         vcpus: node.vcpus,
         disks: node.disks.iter().map(disk_config).collect(),
+        pmem: node.pmem.clone(),
+        vhost_user: node.vhost_user.clone(),
         nics: node.vlans.iter().map(nic).collect(),
         shares: node.shares.clone(),
     })
@@ -240,8 +267,6 @@ impl FilePort for HostChannel {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use snowboot_config::BootProfile;
 
     use super::*;
@@ -265,6 +290,23 @@ mod tests {
         let flush: Vec<_> =
             machine_config("m", 1, &node).unwrap().disks.into_iter().map(|disk| disk.flush).collect();
         assert_eq!(flush, [Some(FlushPolicy::Always), Some(FlushPolicy::Never)]);
+    }
+
+    #[test]
+    fn a_store_is_the_second_disk_or_the_first_persistent_memory() {
+        let text = "kernel = 'k'\npmem = [{ path = 'p' }]\ndisks = [{ path = 'a' }, { path = 'b' }]";
+        let node = NodeConfig::parse("m", Path::new("/m.toml"), text).unwrap();
+        let mut config = machine_config("m", 1, &node).unwrap();
+        let image = Path::new("/image");
+        attach_store(&mut config, StoreDevice::Disk, image);
+        let disks: Vec<_> = config.disks.iter().map(|disk| disk.path.clone().unwrap()).collect();
+        assert_eq!(disks, ["/a", "/image", "/b"].map(PathBuf::from));
+        assert!(config.disks[1].read_only);
+        attach_store(&mut config, StoreDevice::Pmem, image);
+        assert_eq!(config.pmem[0].path, image);
+        config.disks.clear();
+        attach_store(&mut config, StoreDevice::Disk, image);
+        assert_eq!(config.disks.len(), 1);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum DeviceId {
     NineP = 9,
     /// File system device (5.11).
     FileSystem = 26,
+    /// Persistent memory (5.19).
+    Pmem = 27,
 }
 
 /// What never changes about a device.
@@ -103,6 +105,12 @@ pub trait Device: Send {
     /// kernel maybe, finds the device as it was first. Only called while idle.
     fn reset(&mut self) {}
 
+    /// Whether somebody is to watch the doorbells and call [`Device::queue_ready`]; the same for the device's whole life. A
+    /// device whose queues another process serves has that one watch them.
+    fn watches_doorbells(&self) -> bool {
+        true
+    }
+
     /// The driver notified queue `queue`. Does nothing when idle.
     ///
     /// # Errors
@@ -160,6 +168,10 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn reset(&mut self) {
         (**self).reset();
+    }
+
+    fn watches_doorbells(&self) -> bool {
+        (**self).watches_doorbells()
     }
 
     fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {

@@ -23,6 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         memory: MemorySize::from_mib(512)?,
         vcpus: VcpuCount::default(),
         disks: root.into_iter().collect(),
+        pmem: Vec::new(),
+        vhost_user: Vec::new(),
         nics: Vec::new(),
         shares: Vec::new(),
     };

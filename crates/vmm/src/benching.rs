@@ -11,7 +11,7 @@ use crate::{Error, KernelCache, memory};
 /// # Errors
 /// When the host does not have so much.
 pub fn guest_memory(size: MemorySize) -> Result<GuestMemory, Error> {
-    memory::allocate("bench", size)
+    memory::allocate("bench", size, memory::Sharing::Private)
 }
 
 /// Writes the ACPI tables of a machine with `vcpus` vCPUs; returns where they begin.

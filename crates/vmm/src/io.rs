@@ -35,7 +35,7 @@ impl EventLoop {
         let end = End { event: end, over: Arc::clone(&over), refusal: refusal.clone() };
         manager.add_subscriber(Box::new(end));
         for transport in devices {
-            let doorbells = transport.lock().unwrap_or_else(PoisonError::into_inner).doorbells();
+            let doorbells = transport.lock().unwrap_or_else(PoisonError::into_inner).watched_doorbells();
             manager.add_subscriber(Box::new(DeviceEvents { transport, doorbells, refusal: refusal.clone() }));
         }
         match refusal.take() {

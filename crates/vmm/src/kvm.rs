@@ -24,6 +24,7 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 use crate::Error;
 use crate::arch::layout;
+use crate::memory::Image;
 
 /// The only version of the KVM API there is.
 const API_VERSION: i32 = 12;
@@ -104,10 +105,10 @@ impl Kvm {
         self.fd.check_extension(Cap::TscDeadlineTimer)
     }
 
-    /// Makes a VM with `memory` in its slots, an in-kernel interrupt controller and timer.
-    pub(crate) fn create_vm(&self, memory: GuestMemory) -> Result<Arc<Vm>, Error> {
+    /// Makes a VM with `memory` and `images` in its slots, an in-kernel interrupt controller and timer.
+    pub(crate) fn create_vm(&self, memory: GuestMemory, images: Vec<PlacedImage>) -> Result<Arc<Vm>, Error> {
         let fd = self.fd.create_vm().map_err(Error::kvm("create a VM"))?;
-        set_slots(&fd, &memory)?;
+        set_slots(&fd, &memory, &images)?;
         fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
             .map_err(Error::kvm("place its identity map"))?;
         let tss = usize::try_from(layout::KVM_TSS).map_err(|_| Error::Config("TSS address".to_owned()))?;
@@ -116,7 +117,7 @@ impl Kvm {
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(Error::kvm("create the interval timer"))?;
         let routes = Mutex::new(Routes { entries: pin_routes(), next: layout::gsi::FIRST_MSI });
-        let vm = Vm { fd, routes, _memory: memory };
+        let vm = Vm { fd, routes, images, _memory: memory };
         vm.load_routes(&vm.routes.lock().unwrap_or_else(PoisonError::into_inner))
             .map_err(Error::host("route the interrupt pins"))?;
         Ok(Arc::new(vm))
@@ -139,8 +140,16 @@ fn explain_open(error: &io::Error) -> String {
     }
 }
 
-fn set_slots(fd: &VmFd, memory: &GuestMemory) -> Result<(), Error> {
-    for (slot, region) in (0..).zip(memory.iter()) {
+/// An image and where guests have it.
+pub(crate) struct PlacedImage {
+    /// Guest-physical.
+    pub(crate) address: u64,
+    pub(crate) image: Image,
+}
+
+fn set_slots(fd: &VmFd, memory: &GuestMemory, images: &[PlacedImage]) -> Result<(), Error> {
+    let mut slots = 0..;
+    for (region, slot) in memory.iter().zip(&mut slots) {
         let address = memory.get_host_address(region.start_addr()).map_err(|error| Error::Host {
             what: "map guest memory".to_owned(),
             source: io::Error::other(error),
@@ -156,6 +165,18 @@ fn set_slots(fd: &VmFd, memory: &GuestMemory) -> Result<(), Error> {
         // as long as the VM's file descriptor.
         unsafe { fd.set_user_memory_region(region) }.map_err(Error::kvm("set a memory slot"))?;
     }
+    for (PlacedImage { address, image }, slot) in images.iter().zip(&mut slots) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: kvm_bindings::KVM_MEM_READONLY,
+            guest_phys_addr: *address,
+            memory_size: image.size(),
+            userspace_addr: image.host_address(),
+        };
+        // SAFETY: the image is mapped for `memory_size` bytes, its slot is behind all memory, and `Vm` keeps the image for
+        // as long as the VM's file descriptor.
+        unsafe { fd.set_user_memory_region(region) }.map_err(Error::kvm("set a memory slot for an image"))?;
+    }
     Ok(())
 }
 
@@ -163,7 +184,8 @@ fn set_slots(fd: &VmFd, memory: &GuestMemory) -> Result<(), Error> {
 pub(crate) struct Vm {
     fd: VmFd,
     routes: Mutex<Routes>,
-    /// The slots point into it. After `fd`, so that it is dropped later.
+    /// The slots point into these two. After `fd`, so that they are dropped later.
+    images: Vec<PlacedImage>,
     _memory: GuestMemory,
 }
 
@@ -177,6 +199,20 @@ impl Vm {
     pub(crate) fn create_vcpu(&self, index: u8) -> Result<Vcpu, Error> {
         let fd = self.fd.create_vcpu(u64::from(index)).map_err(Error::kvm("create a vCPU"))?;
         Ok(Vcpu { fd })
+    }
+
+    /// What a vCPU came out for when the host had no page for it, in words.
+    pub(crate) fn explain_missing_page(&self) -> String {
+        let images = || self.images.iter().map(|it| &it.image);
+        if let Some((image, now)) = images().find_map(|it| Some((it, it.cut_to()?))) {
+            let path = image.path().display();
+            return format!("{path} was cut to {now} bytes while the guest had it as persistent memory");
+        }
+        let paths: Vec<_> = images().map(|image| image.path().display().to_string()).collect();
+        match paths.as_slice() {
+            [] => "KVM got no page of guest memory from the host".to_owned(),
+            paths => format!("the host could not read a page of {}", paths.join(" or of ")),
+        }
     }
 
     /// An edge-triggered line into the I/O APIC.
@@ -331,6 +367,8 @@ pub(crate) enum Exit<'a> {
     Interrupted,
     /// Triple fault.
     TripleFault,
+    /// The host had no page for an address of the guest's.
+    MissingPage,
     /// KVM cannot go on, in words.
     Fault(String),
 }
@@ -425,6 +463,8 @@ impl Vcpu {
         // EAGAIN: an application processor got its start-up message, or still waits for it.
         if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN {
             Exit::Interrupted
+        } else if error.errno() == libc::EFAULT {
+            Exit::MissingPage
         } else {
             Exit::Fault(format!("KVM_RUN failed: {}", io::Error::from_raw_os_error(error.errno())))
         }

@@ -1,21 +1,24 @@
-//! Guest memory: one private, anonymous mapping per machine.
+//! Guest memory: one private, anonymous mapping per machine, and the files that guests read in place.
 //!
 //! Private, so that the host gives it huge pages: a memfd has none unless root has set `shmem_enabled`. Aligned to them, so
-//! that KVM maps them as such: a boot takes some forty page faults then instead of fifteen thousand.
+//! that KVM maps them as such: a boot takes some forty page faults then instead of fifteen thousand. A machine whose devices
+//! other processes serve (vhost-user) has a memfd all the same, which those map.
 #![expect(unsafe_code, reason = "guest memory is raw memory: it is mapped, and unmapped with its last user")]
 
 use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use snowboot_bus::{GuestAddress, GuestMemory, Tracker};
 use snowboot_config::MemorySize;
 use vm_memory::bitmap::Bitmap;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{Bytes, GuestMemoryBackend, GuestRegionMmap};
+use vm_memory::{Bytes, FileOffset, GuestMemoryBackend, GuestRegionMmap};
 
 use crate::Error;
 use crate::arch::layout;
@@ -27,8 +30,17 @@ const HUGE_PAGE: usize = 2 << 20;
 /// What is reserved besides guest memory, to align it, and to keep it apart from whatever else the process has.
 const MARGIN: usize = 2 * HUGE_PAGE;
 
+/// Who has a machine's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// This process alone.
+    Private,
+    /// Other processes, too, which are handed its file.
+    WithProcesses,
+}
+
 /// Makes a machine's memory. It is zero, and takes up room on the host only where it is used.
-pub(crate) fn allocate(name: &str, size: MemorySize) -> Result<GuestMemory, Error> {
+pub(crate) fn allocate(name: &str, size: MemorySize, sharing: Sharing) -> Result<GuestMemory, Error> {
     let what = || {
         format!(
             "allocate {size} of guest memory for {name} (the host, or this user's limits, must allow for it)"
@@ -36,7 +48,7 @@ pub(crate) fn allocate(name: &str, size: MemorySize) -> Result<GuestMemory, Erro
     };
     let failed = |error: io::Error| Error::Host { what: what(), source: error };
     let total = usize::try_from(size.bytes()).map_err(|_| Error::Config(what()))?;
-    let mapping = Arc::new(Mapping::new(total).map_err(failed)?);
+    let mapping = Arc::new(Mapping::new(total, sharing).map_err(failed)?);
     let mut regions = Vec::new();
     for (address, offset, length) in split(size.bytes()) {
         let (offset, length) = (usize::try_from(offset), usize::try_from(length));
@@ -54,10 +66,14 @@ fn region(
     length: usize,
 ) -> io::Result<vm_memory::MmapRegion<Tracker>> {
     let tracker = Tracker::of_mapping(length, Arc::clone(mapping) as _);
-    let builder = MmapRegionBuilder::new_with_bitmap(length, tracker)
+    let mut builder = MmapRegionBuilder::new_with_bitmap(length, tracker)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
-    let start = mapping.start.wrapping_byte_add(offset).cast();
+        .with_mmap_flags(libc::MAP_NORESERVE | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    if let Some(file) = &mapping.file {
+        let place = FileOffset::from_arc(Arc::clone(file), u64::try_from(offset).map_err(io::Error::other)?);
+        builder = builder.with_mmap_flags(libc::MAP_NORESERVE | libc::MAP_SHARED).with_file_offset(place);
+    }
+    let start = mapping.place.start.wrapping_byte_add(offset).cast();
     // SAFETY: the mapping covers `offset + length` bytes, readable and writable, and the tracker keeps it for as long as
     // the region lives.
     unsafe { builder.with_raw_mmap_pointer(start) }.build().map_err(io::Error::other)
@@ -187,20 +203,20 @@ fn resident_within(smaps: &str, ranges: &[Range<usize>]) -> u64 {
     sum
 }
 
-/// Memory of this process, with room that is never touched before and behind it. Unmapped when dropped.
-struct Mapping {
+/// Addresses of this process that begin at a multiple of a huge page, with room that is never touched before and behind
+/// them. Whatever was mapped there goes with it when it is dropped.
+struct Reservation {
     start: *mut c_void,
     length: usize,
     reserved: *mut c_void,
 }
 
 // SAFETY: it only stands for the mapping; nothing is read or written through it.
-unsafe impl Send for Mapping {}
+unsafe impl Send for Reservation {}
 // SAFETY: as above.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for Reservation {}
 
-impl Mapping {
-    /// Zeroed memory that begins at a multiple of a huge page.
+impl Reservation {
     fn new(length: usize) -> io::Result<Self> {
         let room = length.checked_add(MARGIN).ok_or(io::ErrorKind::OutOfMemory)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -209,17 +225,32 @@ impl Mapping {
             unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), room, ProtFlags::empty(), flags) }?;
         // At least a page of the reservation is left on both sides.
         let lead = reserved.addr().saturating_add(1).next_multiple_of(HUGE_PAGE) - reserved.addr();
-        let mapping = Self { start: reserved.wrapping_byte_add(lead), length, reserved };
-        LIVE.lock().unwrap_or_else(PoisonError::into_inner).push(mapping.range());
-        let access = ProtFlags::READ | ProtFlags::WRITE;
+        Ok(Self { start: reserved.wrapping_byte_add(lead), length, reserved })
+    }
+
+    /// Puts zeroed memory of this process alone there, or anew.
+    fn fill(&self, access: ProtFlags) -> io::Result<()> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
         // SAFETY: the range is within the reservation, which nobody else knows.
-        unsafe { rustix::mm::mmap_anonymous(mapping.start, length, access, flags | MapFlags::FIXED) }?;
-        // A child of this process is not to have it: every page that a guest writes would be copied first.
+        unsafe { rustix::mm::mmap_anonymous(self.start, self.length, access, flags) }?;
+        self.keep_from_children()
+    }
+
+    /// Puts the first `length` bytes of a file there, as all who have it see them.
+    fn map_shared(&self, file: &File, length: usize, access: ProtFlags) -> io::Result<()> {
+        if length > self.length {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: the range is within the reservation, which nobody else knows.
+        unsafe { rustix::mm::mmap(self.start, length, access, flags, file, 0) }?;
+        self.keep_from_children()
+    }
+
+    /// A child of this process is not to have it: every page that a guest writes would be copied first.
+    fn keep_from_children(&self) -> io::Result<()> {
         // SAFETY: advice on a mapping of ours, which it leaves as it is in this process.
-        unsafe { rustix::mm::madvise(mapping.start, length, Advice::LinuxDontFork) }?;
-        // SAFETY: as above. A kernel without huge pages refuses.
-        let _ = unsafe { rustix::mm::madvise(mapping.start, length, Advice::LinuxHugepage) };
-        Ok(mapping)
+        Ok(unsafe { rustix::mm::madvise(self.start, self.length, Advice::LinuxDontFork) }?)
     }
 
     fn range(&self) -> Range<usize> {
@@ -227,12 +258,116 @@ impl Mapping {
     }
 }
 
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // SAFETY: the reservation is ours, and nothing points into it any more: whoever does holds on to it.
+        let _ = unsafe { rustix::mm::munmap(self.reserved, self.length.saturating_add(MARGIN)) };
+    }
+}
+
+/// Guest memory, counted while it is there.
+struct Mapping {
+    place: Reservation,
+    /// Its file, when it is shared.
+    file: Option<Arc<File>>,
+}
+
+impl Mapping {
+    /// Zeroed memory that begins at a multiple of a huge page.
+    fn new(length: usize, sharing: Sharing) -> io::Result<Self> {
+        let place = Reservation::new(length)?;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let file = match sharing {
+            Sharing::Private => {
+                place.fill(access)?;
+                None
+            }
+            Sharing::WithProcesses => {
+                let file = memory_file(length)?;
+                place.map_shared(&file, length, access)?;
+                Some(Arc::new(file))
+            }
+        };
+        // SAFETY: advice on a mapping of ours, which stays as it is. A kernel without huge pages refuses.
+        let _ = unsafe { rustix::mm::madvise(place.start, length, Advice::LinuxHugepage) };
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).push(place.range());
+        Ok(Self { place, file })
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
-        let range = self.range();
+        let range = self.place.range();
         LIVE.lock().unwrap_or_else(PoisonError::into_inner).retain(|it| *it != range);
-        // SAFETY: the reservation is ours, and the regions that point into it have gone: each holds on to it.
-        let _ = unsafe { rustix::mm::munmap(self.reserved, self.length.saturating_add(MARGIN)) };
+    }
+}
+
+/// A file that is in memory, and that nobody whom it is handed to can cut: this process would end where it is gone.
+fn memory_file(length: usize) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(rustix::fs::memfd_create("snowboot-guest", flags)?);
+    file.set_len(u64::try_from(length).map_err(io::Error::other)?)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+/// A file that guests read in place: KVM has the pages of the host's page cache themselves for it.
+///
+/// It is mapped for KVM alone. Nothing in this process reads through the mapping, since a page that is gone (a file that was
+/// cut meanwhile, a disk that fails) would end the process; KVM only gets no page, and the vCPU says so.
+pub(crate) struct Image {
+    place: Reservation,
+    path: PathBuf,
+    file: File,
+    /// Of the file when it was mapped.
+    length: u64,
+}
+
+impl Image {
+    /// What the size of a mapping is a multiple of: the least that Linux makes pages of (virtio-pmem, `ZONE_DEVICE`).
+    const UNIT: u64 = 2 << 20;
+
+    /// Maps a file whole. Behind its end there are zeroes, up to the next 2 MiB.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is not a regular file, or empty; `WouldBlock` when a machine may write to it.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // Where a file system has no locks the file is used all the same, as disks are.
+        if let Err(std::fs::TryLockError::WouldBlock) = file.try_lock_shared() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let length = metadata.len();
+        let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+        let whole = length.checked_next_multiple_of(Self::UNIT).ok_or(io::ErrorKind::FileTooLarge)?;
+        let place = Reservation::new(usize::try_from(whole).map_err(too_large)?)?;
+        place.fill(ProtFlags::READ)?;
+        let size = usize::try_from(length).map_err(too_large)?;
+        place.map_shared(&file, size, ProtFlags::READ)?;
+        Ok(Self { place, path: path.to_owned(), file, length })
+    }
+
+    /// In bytes, a multiple of 2 MiB.
+    pub(crate) fn size(&self) -> u64 {
+        self.length.next_multiple_of(Self::UNIT)
+    }
+
+    /// Where it is in this process. For KVM alone.
+    pub(crate) fn host_address(&self) -> u64 {
+        self.place.start.addr() as u64
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How long the file is now, if it has become shorter.
+    pub(crate) fn cut_to(&self) -> Option<u64> {
+        self.file.metadata().ok().map(|it| it.len()).filter(|now| *now < self.length)
     }
 }
 
@@ -255,7 +390,7 @@ mod tests {
     use super::*;
 
     fn some(mib: u64) -> GuestMemory {
-        allocate("test", MemorySize::from_mib(mib).unwrap()).unwrap()
+        allocate("test", MemorySize::from_mib(mib).unwrap(), Sharing::Private).unwrap()
     }
 
     #[test]
@@ -271,6 +406,41 @@ mod tests {
         assert_eq!(copy.read_obj::<u8>(GuestAddress(0x20_0000)).unwrap(), 1);
         drop(copy);
         assert!(!LIVE.lock().unwrap().iter().any(|range| range.start == place.addr()));
+    }
+
+    #[test]
+    fn shared_memory_is_what_others_see_and_cannot_cut() {
+        let size = MemorySize::from_mib(4 << 10).unwrap();
+        let memory = allocate("test", size, Sharing::WithProcesses).unwrap();
+        assert_eq!(memory.num_regions(), 2);
+        memory.write_obj(7u64, GuestAddress((4 << 30) + 8)).unwrap();
+        let region = memory.iter().last().unwrap();
+        let place = region.file_offset().unwrap();
+        let mut word = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(place.file(), &mut word, place.start() + 8).unwrap();
+        assert_eq!(u64::from_ne_bytes(word), 7);
+        place.file().set_len(4096).unwrap_err();
+        assert!(resident_guest_memory().unwrap() >= 4096);
+        assert!(some(64).iter().all(|region| region.file_offset().is_none()));
+    }
+
+    #[test]
+    fn an_image_is_mapped_whole_with_zeroes_behind_it() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 5000]).unwrap();
+        let image = Image::open(file.path()).unwrap();
+        assert_eq!((image.size(), image.host_address() % (2 << 20)), (2 << 20, 0));
+        assert_eq!(image.cut_to(), None);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line =
+            maps.lines().find(|line| line.starts_with(&format!("{:x}-", image.host_address()))).unwrap();
+        assert!(line.contains(" r--s "), "{line}");
+        file.as_file().set_len(100).unwrap();
+        assert_eq!(image.cut_to(), Some(100));
+        let held = File::open(file.path()).unwrap();
+        assert!(held.try_lock().is_err());
+        drop(image);
+        held.try_lock().unwrap();
     }
 
     #[test]

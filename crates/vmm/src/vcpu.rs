@@ -199,7 +199,9 @@ fn count(counter: &VcpuCounter, exit: &Exit<'_>) {
             counter.count(ExitKind::PortWrite, u64::from(*port))
         }
         // The last of a vCPU, or next to it; the outcome tells of them.
-        Exit::Interrupted | Exit::TripleFault | Exit::Fault(_) => counter.count(ExitKind::Interrupted, 0),
+        Exit::Interrupted | Exit::TripleFault | Exit::MissingPage | Exit::Fault(_) => {
+            counter.count(ExitKind::Interrupted, 0);
+        }
     }
 }
 
@@ -256,6 +258,7 @@ fn serve(exit: Exit<'_>, platform: &Platform) -> Next {
         Exit::PortString { port, width, op } => serve_string(port, width, op, platform),
         Exit::Interrupted => Next::LookUp,
         Exit::TripleFault => Next::End(Outcome::TripleFault),
+        Exit::MissingPage => Next::End(Outcome::Fault(platform.explain_missing_page())),
         Exit::Fault(what) => Next::End(Outcome::Fault(what)),
     }
 }

@@ -2,6 +2,7 @@
 
 mod disks;
 mod nixpkgs;
+mod store;
 
 use std::fs::{self, File};
 use std::num::NonZero;
@@ -145,6 +146,18 @@ const CASES: &[Case] = &[
         data_disk: true,
         status: 0,
         said: &["subtest: a power cut keeps what was flushed", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
+        name: "store",
+        script: "tests/guests/store.py",
+        kernel: Kernel::Generic,
+        machines: &["machine1", "machine2", "machine3"],
+        memory: "384M",
+        disks: store::STORES,
+        images: Some(store::make_content),
+        limit: 1500,
+        said: &["subtest: the other process dies", "machine2: the machine powered off"],
         ..CASE
     },
     Case {

@@ -11,7 +11,7 @@ use crate::run::{cargo, step};
 use crate::{build, demo, firmware, guest_tests, tidy, wheel};
 
 /// What this machine must have besides Rust.
-const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3"];
+const PACKAGES: &[&str] = &["erofs-utils", "gcc", "libc6-dev", "python3"];
 
 /// Arguments of `cargo xtask test`.
 #[derive(Clone, Debug, clap::Args)]

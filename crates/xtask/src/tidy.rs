@@ -18,9 +18,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     (
         "std::fs::",
         &[
+            "crates/cache",
             "crates/cli",
             "crates/devices",
             "crates/driver",
+            "crates/store",
             "crates/vmm",
             "crates/xtask",
             "crates/python",

@@ -80,6 +80,8 @@ impl MachinesArgs {
             memory: self.memory,
             vcpus: self.vcpus,
             disks: Vec::new(),
+            pmem: Vec::new(),
+            vhost_user: Vec::new(),
             nics: Vec::new(),
             shares: Vec::new(),
         };

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::ArgGroup;
 use snowboot_config::{
-    BootConfig, BootProfile, DiskConfig, MacAddress, MachineConfig, MemorySize, NicConfig, ShareConfig,
-    ValueError, VcpuCount,
+    BootConfig, BootProfile, DiskConfig, MacAddress, MachineConfig, MemorySize, NicConfig, PmemConfig,
+    ShareConfig, ValueError, VcpuCount, VhostUserConfig,
 };
 use snowboot_vmm::toplevel;
 
 use crate::kvm_device::KvmDevice;
-use crate::{disk, exit, share};
+use crate::{disk, exit, share, vhost_user};
 
 /// Added to a toplevel that has no console there: without it nothing would be seen.
 const CONSOLE: &str = "console=ttyS0";
@@ -63,6 +63,16 @@ pub(crate) struct Args {
         help = "A folder of the host: TAG=FOLDER[,writable][,cache=always|auto|never]; repeat it for more"
     )]
     share: Vec<ShareConfig>,
+    /// An image that the guest reads in place, as /dev/pmem0; repeat it for /dev/pmem1 on
+    #[arg(long, value_name = "FILE")]
+    pmem: Vec<PathBuf>,
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        value_parser = vhost_user::parse,
+        help = "A device that another process serves: fs,socket=PATH,tag=TAG or blk,socket=PATH"
+    )]
+    vhost_user: Vec<VhostUserConfig>,
     /// A network card on VLAN N (0 to 255) with nobody else there; repeat it for more
     #[arg(long, value_name = "N")]
     pub(super) vlan: Vec<u8>,
@@ -138,6 +148,8 @@ impl Args {
             memory: self.memory,
             vcpus: self.cpus,
             disks: self.disk.clone(),
+            vhost_user: self.vhost_user.clone(),
+            pmem: self.pmem.iter().cloned().map(|path| PmemConfig { path }).collect(),
             nics,
             shares: self.share.clone(),
         })

@@ -6,10 +6,12 @@
 mod disks;
 mod names;
 mod shares;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod vhost_user;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,9 @@ use self::names::Names;
 pub use self::names::variable_name;
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
-use crate::{BootProfile, DiskConfig, MemorySize, ShareConfig, VcpuCount};
+use crate::{
+    BootProfile, DiskConfig, MemorySize, PmemConfig, ShareConfig, StoreConfig, VcpuCount, VhostUserConfig,
+};
 
 /// A test, as a manifest file describes it. Paths are relative to the manifest's folder until [`Manifest::parse`] has
 /// joined them.
@@ -79,6 +83,13 @@ pub struct NodeConfig {
     pub disks: Vec<DiskConfig>,
     /// Folders of the host.
     pub shares: Vec<ShareConfig>,
+    /// Images that the guest reads in place, `/dev/pmem0` on.
+    pub pmem: Vec<PmemConfig>,
+    /// Devices that other processes serve.
+    pub vhost_user: Vec<VhostUserConfig>,
+    /// A store that is made of files of the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreConfig>,
 }
 
 /// A manifest cannot be used. The text is `FILE:LINE:COLUMN: what is wrong`, with the nearest valid key where a key is
@@ -100,6 +111,9 @@ const NODE_KEYS: &[&str] = &[
     "disks",
     "empty-disks",
     "shares",
+    "pmem",
+    "store",
+    "vhost-user",
 ];
 
 impl Manifest {
@@ -245,6 +259,9 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         vlans: vlans(&table)?,
         disks: disks::disks(&table, &of, folder)?,
         shares: shares::read(&table, &of, folder)?,
+        vhost_user: vhost_user::devices(&table, &of, folder)?,
+        pmem: store::pmem(&table, &of, folder)?,
+        store: store::store(&table, &of, folder)?,
     };
     match (&config.toplevel, &config.kernel, config.initrds.is_empty()) {
         (Some(_), Some(_), _) => {

@@ -91,6 +91,11 @@ fn what_is_written_out_reads_back() {
     // The paths were joined already: from the root folder they stay as they are.
     let again = Manifest::parse(Path::new("x.json"), &text).unwrap();
     assert_eq!(again, manifest);
+    let node = "pmem = [{ path = 'p' }]\nstore = { folder = 's', as = 'pmem' }\nvhost-user = [{ kind = 'fs', tag = 't', \
+                socket = 'x' }, { kind = 'blk', socket = 'y' }]\nkernel = 'k'";
+    let node = NodeConfig::parse("m", Path::new("/x.toml"), node).unwrap();
+    let text = serde_json::to_string(&node).unwrap();
+    assert_eq!(NodeConfig::parse("m", Path::new("/x.json"), &text).unwrap(), node);
 }
 
 #[test]
@@ -102,7 +107,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
     assert_eq!(node_error("cores = 1\n"), "5:1: unknown key `cores` of machine `m`: did you mean `vcpus`?");
     assert_eq!(
         node_error("zzzzzzzz = 1\n"),
-        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares"
+        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares, pmem, store, vhost-user"
     );
     assert_eq!(
         toml("name = 't'\ntestScript = ''\n").unwrap_err(),

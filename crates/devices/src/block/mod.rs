@@ -200,7 +200,8 @@ impl Device for Block {
         }
     }
 
-    fn start(&mut self, session: Session) -> Result<(), StartError> {
+    fn start(&mut self, mut session: Session) -> Result<(), StartError> {
+        session.queues.iter_mut().flatten().for_each(|queue| queue.refuse_with(wire::Status::IoError as u8));
         self.session = Some(session);
         let mut served = (0..self.options.queues).map(|queue| self.serve(queue));
         served

@@ -373,3 +373,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_buffer_that_is_no_memory_is_an_error_and_never_an_old_status() {
+    let mut bench = bench();
+    let (at, status) = (bench.driver.allocate(16), bench.driver.allocate(1));
+    bench.driver.memory().write_slice(&header(1, 0), GuestAddress(at)).unwrap();
+    let chain = [(at, 16, NEXT), (1 << 40, 512, NEXT), (status, 1, WRITE)];
+    for (index, (address, length, flags)) in (0..).zip(chain) {
+        let descriptor = Descriptor { address, length, flags, next: index + 1 };
+        bench.driver.write_descriptor(0, index, descriptor);
+    }
+    bench.driver.offer(0, 0);
+    bench.driver.notify(0).unwrap();
+    assert_eq!(bench.driver.used_index(0), 1);
+    assert_eq!(bench.driver.memory().read_obj::<u8>(GuestAddress(status)).unwrap(), IOERR);
+    assert_eq!(std::fs::read(&bench.path).unwrap(), pattern(0, BYTES));
+}

@@ -107,6 +107,27 @@ impl Table {
         }
     }
 
+    /// Where the last byte of the chain from `head` on is, if the device may write there: the place of the status of requests
+    /// that have one. Their buffers in between may be anywhere.
+    pub(super) fn last_byte(self, memory: &GuestMemory, head: u16) -> Option<GuestAddress> {
+        let mut table = self;
+        let mut index = u32::from(head);
+        for _ in 0..self.length.max(MAX_CHAIN) {
+            let descriptor = table.read(memory, index).ok()?;
+            if descriptor.refers_to_indirect_table() {
+                table = table.indirect(descriptor).ok()?;
+                index = 0;
+            } else if descriptor.has_next() {
+                index = u32::from(descriptor.next());
+            } else {
+                let offset = u64::from(descriptor.len()).checked_sub(1)?;
+                let address = descriptor.addr().0.checked_add(offset)?;
+                return descriptor.is_write_only().then_some(GuestAddress(address));
+            }
+        }
+        None
+    }
+
     fn read(self, memory: &GuestMemory, index: u32) -> Result<Descriptor, Malformed> {
         if index >= self.length {
             return Err(Malformed::Index);

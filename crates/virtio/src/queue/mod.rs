@@ -95,6 +95,8 @@ pub struct Queue {
     notifications: Notifications,
     /// Rung when a call stops before it has found the ring empty.
     doorbell: Option<Arc<EventFd>>,
+    /// What is written to the last byte of requests that are malformed.
+    refusal: Option<u8>,
     malformed: u64,
     fault: Option<String>,
 }
@@ -129,6 +131,7 @@ impl Queue {
             signalled: Wrapping(0),
             notifications: Notifications::Unset,
             doorbell: None,
+            refusal: None,
             malformed: 0,
             fault: None,
         })
@@ -142,10 +145,56 @@ impl Queue {
         self
     }
 
+    /// Has malformed requests answered by this status, in their last byte, where device and driver have agreed on one there.
+    /// A driver may have pages that are no memory of the device's (persistent memory, for one), and would take its own old
+    /// status for an answer.
+    pub fn refuse_with(&mut self, status: u8) {
+        self.refusal = Some(status);
+    }
+
     /// Queue index.
     #[must_use]
     pub fn index(&self) -> u16 {
         self.index
+    }
+
+    /// Where it is, for somebody else to serve it.
+    #[must_use]
+    pub fn config(&self) -> QueueConfig {
+        QueueConfig {
+            max_size: self.engine.max_size(),
+            size: self.engine.size(),
+            ready: true,
+            desc_table: self.engine.desc_table(),
+            avail_ring: self.engine.avail_ring(),
+            used_ring: self.engine.used_ring(),
+        }
+    }
+
+    /// What is rung for this queue, by its driver too.
+    #[must_use]
+    pub fn doorbell(&self) -> Option<&EventFd> {
+        self.doorbell.as_deref()
+    }
+
+    /// Has whoever watches the doorbell look at the queue.
+    pub fn ring_doorbell(&self) {
+        if let Some(doorbell) = &self.doorbell {
+            // A counter that is full is readable already.
+            let _ = doorbell.write(1);
+        }
+    }
+
+    /// Goes on where somebody else has left off: at this place of the available ring, and behind the answers that are in the
+    /// used ring.
+    ///
+    /// # Errors
+    /// When the ring is corrupt.
+    pub fn resume_at(&mut self, next_avail: u16) -> Result<(), QueueFault> {
+        let used = self.engine.used_idx(&*self.memory, Ordering::Acquire);
+        let used = used.map_err(|_| self.fail("its used ring is not in memory"))?;
+        let state = QueueState { next_avail, next_used: used.0, put_back: Vec::new() };
+        self.restore(state).map_err(|error| self.fail(&error.to_string()))
     }
 
     /// Number of descriptors.
@@ -353,11 +402,20 @@ impl Queue {
                     if self.malformed == 1 {
                         tracing::debug!(queue = self.index, head, %reason, "a descriptor chain is malformed");
                     }
-                    self.stage(head, 0)?;
+                    let length = self.refuse(head);
+                    self.stage(head, length)?;
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Answers a malformed chain; returns how many bytes that took.
+    fn refuse(&self, head: u16) -> u32 {
+        let Some(status) = self.refusal else { return 0 };
+        let place = self.table.last_byte(&self.memory, head);
+        let is_written = place.is_some_and(|place| self.memory.write_obj(status, place).is_ok());
+        u32::from(is_written)
     }
 
     /// The next chain's first descriptor. Without one, the driver has been asked to notify.
@@ -438,10 +496,7 @@ impl Queue {
                 return Ok(());
             }
         }
-        if let Some(doorbell) = &self.doorbell {
-            // A counter that is full is readable already.
-            let _ = doorbell.write(1);
-        }
+        self.ring_doorbell();
         Ok(())
     }
 

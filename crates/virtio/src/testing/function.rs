@@ -52,8 +52,8 @@ impl Function {
         Self::with_memory(device, &memory(MEMORY), &sizes)
     }
 
-    /// As [`Self::new`], over the memory of another function, whose rings are then the same.
-    pub(crate) fn with_memory(device: Box<dyn Device>, memory: &Arc<GuestMemory>, sizes: &[u16]) -> Self {
+    /// As [`Self::new`], in the first 16 MiB of a memory of the test's own, with rings of these sizes.
+    pub fn with_memory(device: Box<dyn Device>, memory: &Arc<GuestMemory>, sizes: &[u16]) -> Self {
         let max_sizes = device.identity().queue_sizes;
         let msi = CountingMsi::default();
         let transport = PciTransport::new(device, 3, BAR_ADDRESS, GuestMemory::clone(memory), &msi)
@@ -198,7 +198,7 @@ impl Function {
     /// Does what the machine's event loop does, until no doorbell rings.
     pub fn run(&mut self) {
         for _ in 0..MOST_TURNS {
-            let bells = self.transport.doorbells();
+            let bells = self.transport.watched_doorbells();
             let rang: Vec<u16> =
                 bells.iter().filter(|bell| bell.event.read().is_ok()).map(|bell| bell.queue).collect();
             if rang.is_empty() {

@@ -99,9 +99,8 @@ pub(super) fn identifiers(id: DeviceId) -> Identifiers {
         DeviceId::Net => [0x02, 0x00, 0x00],
         DeviceId::Block => [0x01, 0x00, 0x00],
         DeviceId::Console => [0x07, 0x80, 0x00],
-        DeviceId::Entropy => [0x00, 0xff, 0x00],
-        DeviceId::NineP => [0x01, 0x80, 0x00],
-        DeviceId::FileSystem => [0x01, 0x80, 0x00],
+        DeviceId::Entropy | DeviceId::Pmem => [0x00, 0xff, 0x00],
+        DeviceId::NineP | DeviceId::FileSystem => [0x01, 0x80, 0x00],
     };
     Identifiers {
         vendor: VENDOR,

@@ -162,6 +162,12 @@ impl PciTransport {
             .collect()
     }
 
+    /// The doorbells that the machine watches: all or none, as [`Device::watches_doorbells`] says.
+    #[must_use]
+    pub fn watched_doorbells(&self) -> Vec<Doorbell> {
+        if self.device.watches_doorbells() { self.doorbells() } else { Vec::new() }
+    }
+
     /// The device's own descriptors to watch for reading, as [`Device::sources`].
     #[must_use]
     pub fn sources(&self) -> Vec<(Token, BorrowedFd<'_>)> {

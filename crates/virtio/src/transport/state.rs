@@ -58,5 +58,6 @@ pub(super) fn device_type(id: DeviceId) -> u16 {
         DeviceId::Entropy => 4,
         DeviceId::NineP => 9,
         DeviceId::FileSystem => 26,
+        DeviceId::Pmem => 27,
     }
 }

@@ -16,6 +16,10 @@ const HTT: u32 = 1 << 28;
 /// Leaf `8000_0001`, ECX: those are cores; extended topology leaves exist.
 const CMP_LEGACY: u32 = 1 << 1;
 
+/// Physical address bits of the first CPUs with 64-bit mode, and the most that the architecture has.
+const LEAST_ADDRESS_BITS: u32 = 36;
+const MOST_ADDRESS_BITS: u32 = 52;
+
 /// Leaves that tell of the topology level by level; made anew, for KVM lists no more than an empty first level of them.
 const EXTENDED_TOPOLOGY: [u32; 2] = [0xb, 0x1f];
 /// Levels of such a leaf: threads, cores, and the end.
@@ -56,6 +60,14 @@ pub(crate) fn of_vcpu(supported: &CpuId, index: u8, count: u8, tsc_deadline: boo
     }
     CpuId::from_entries(&made)
         .map_err(|_| Error::Config(format!("KVM lists {} CPUID leaves, which leaves no room", entries.len())))
+}
+
+/// The first guest-physical address that a guest cannot reach. Where KVM does not say there is what every CPU with 64 bits
+/// has had.
+pub(crate) fn address_limit(supported: &CpuId) -> u64 {
+    let leaf = supported.as_slice().iter().find(|entry| entry.function == 0x8000_0008);
+    let bits = leaf.map_or(0, |entry| entry.eax & 0xff).clamp(LEAST_ADDRESS_BITS, MOST_ADDRESS_BITS);
+    1 << bits
 }
 
 #[derive(Clone, Copy)]

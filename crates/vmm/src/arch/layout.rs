@@ -15,6 +15,7 @@
 //! 0xfee0_0000            local APICs
 //! 0xfffb_c000            KVM's identity map and TSS pages
 //! 0x1_0000_0000          RAM that did not fit below the hole
+//!      ...               persistent memory, behind all RAM
 //! ```
 
 /// One mebibyte.
@@ -62,6 +63,10 @@ pub(crate) const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub(crate) const KVM_TSS: u64 = 0xfffb_d000;
 /// RAM above the hole.
 pub(crate) const ABOVE_HOLE: u64 = 1 << 32;
+
+/// What persistent memory begins at multiples of: a section of Linux's (`SECTION_SIZE_BITS` of x86-64), so that it shares none
+/// with RAM, nor one range with another.
+pub(crate) const PMEM_ALIGNMENT: u64 = 128 * MIB;
 
 /// I/O ports.
 pub(crate) mod port {

@@ -22,7 +22,7 @@ use snowboot_network::Port;
 
 use super::disks::{self, TemporaryDisks};
 use super::platform::{Pace, Platform};
-use super::{Handles, Machine, shares};
+use super::{Handles, Machine, pmem, shares, vhost_user};
 use crate::arch::{acpi, boot, cpuid, layout, regs};
 use crate::kvm::{Kvm, Vm};
 use crate::stats::Counters;
@@ -151,20 +151,25 @@ impl Builder {
         }
         let kvm = Kvm::open(&self.kvm_device)?;
         kvm.check_vcpus(self.config.vcpus.get())?;
-        let memory = memory::allocate(&self.config.name, self.config.memory)?;
+        let memory =
+            memory::allocate(&self.config.name, self.config.memory, vhost_user::sharing(&self.config))?;
         timeline.reached(Phase::MemoryReady);
         let entry = load(&memory, &self.config, &self.kernels)?;
         timeline.reached(Phase::KernelLoaded);
-        let vm = kvm.create_vm(memory.clone())?;
+        let images = pmem::place(&kvm, &self.config)?;
+        let ranges = pmem::ranges(&images);
+        let vm = kvm.create_vm(memory.clone(), images)?;
         let mut counters = self.count_exits.then(Counters::default);
         let vcpus = create_vcpus(&kvm, &vm, self.config.vcpus.get(), entry, counters.as_mut())?;
-        let mut platform = Platform::new(Arc::clone(&vm), memory)?;
+        let mut platform = Platform::new(Arc::clone(&vm), memory.clone())?;
         let serial = attach_legacy(&platform, &vm, timeline.watch_output(self.serial))?;
         attach_boot_marks(&platform, timeline.clone())?;
         self.consoles.iter().for_each(|console| timeline.watch_stream(console));
         let console = attach_consoles(&mut platform, self.consoles, self.channels)?;
         disks::attach(&mut platform, &self.config, &self.temporary_disks, &self.warnings)?;
         shares::attach(&mut platform, &self.config.shares)?;
+        pmem::attach(&mut platform, ranges)?;
+        vhost_user::attach(&mut platform, &memory, &self.config.vhost_user)?;
         let nics = attach_nics(&mut platform, &self.config, self.ports)?;
         attach_entropy(&mut platform)?;
         let power_button = vm.irq_line(layout::gsi::POWER_BUTTON)?;

@@ -12,7 +12,9 @@
 mod builder;
 mod disks;
 mod platform;
+mod pmem;
 mod shares;
+mod vhost_user;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -121,6 +121,11 @@ impl Platform {
         Ok(())
     }
 
+    /// Why the host had no page for a vCPU, in words.
+    pub(crate) fn explain_missing_page(&self) -> String {
+        self.vm.explain_missing_page()
+    }
+
     /// Serves one access of a vCPU.
     pub(crate) fn serve(&self, access: Access<'_>) -> Action {
         match access.space {

@@ -2,48 +2,38 @@
 //! and in a folder for later runs.
 //!
 //! A kernel is known by the hash of its packed payload. A file that was hashed once is known by where it is and when it
-//! was last changed, so that it is not even read again. A file of the folder appears whole or not at all, by a rename;
-//! processes may share a folder. What is in it runs in guests, so nothing is believed that another user could have put
-//! there.
+//! was last changed, so that it is not even read again. What is in the folder runs in guests, so nothing is believed that
+//! another user could have put there.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustix::fs::MemfdFlags;
 use sha2::{Digest, Sha256};
+use snowboot_cache::{Bound, Folder};
 
 use super::payload;
 
 /// Kernels that a folder keeps. Each is 30 to 80 MB; who works on kernels makes many.
-const KEPT: usize = 8;
+const KEPT: Bound = Bound { files: 8, bytes: u64::MAX };
 /// How the names of our files end.
 const SUFFIX: &str = "vmlinux";
 /// How the names of files end that say what a packed kernel's key is.
 const KNOWN_SUFFIX: &str = "known";
 /// Packed kernels whose key a folder remembers. Each takes up one block.
-const KNOWN_KEPT: usize = 256;
-/// A file that was changed so short a time ago may change again without a new time stamp: the kernel's are as coarse as its
-/// timer, some file systems' as a second or two.
-const SETTLED: Duration = Duration::from_secs(3);
-/// How the names of files begin that are being written.
-const UNFINISHED: &str = ".unpacking-";
-/// Nobody takes that long to write one: whoever began it was killed.
-const ABANDONED: Duration = Duration::from_secs(3600);
-/// What others than the owner must not do with a kernel that is to run in our guests.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
-
+const KNOWN_KEPT: Bound = Bound { files: 256, bytes: u64::MAX };
 type Key = [u8; 32];
 
 /// Where unpacked kernels are kept. One for a whole process serves all its machines.
 #[derive(Debug, Default)]
 pub struct KernelCache {
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
     /// Held while a kernel is unpacked: who wants the same one waits for it instead of unpacking it as well.
     kernels: Mutex<Kernels>,
 }
@@ -63,10 +53,9 @@ impl Identity {
     fn of(file: &File, payload: &Range<u64>, now: SystemTime) -> Option<Self> {
         let metadata = file.metadata().ok()?;
         // The time of the last change of the file or of what is told about it: nobody can set it back.
-        let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
-        let changed = SystemTime::UNIX_EPOCH.checked_add(seconds)?;
-        // One from the future cannot be told from one that is being written.
-        now.duration_since(changed).ok().filter(|age| *age >= SETTLED)?;
+        if !snowboot_cache::is_settled(metadata.ctime(), now) {
+            return None;
+        }
         let mut hash = Sha256::new();
         for number in [metadata.dev(), metadata.ino(), metadata.len(), payload.start, payload.end] {
             hash.update(number.to_le_bytes());
@@ -82,7 +71,7 @@ impl KernelCache {
     /// and is no error.
     #[must_use]
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: Some(folder.into()), kernels: Mutex::default() }
+        Self { folder: Some(Folder::new(folder)), kernels: Mutex::default() }
     }
 
     /// Keeps kernels only while a machine is being built from them.
@@ -95,11 +84,7 @@ impl KernelCache {
     /// Without any of them kernels are kept in memory only.
     #[must_use]
     pub fn from_environment() -> Self {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let folder = variable("SNOWBOOT_CACHE_DIR")
-            .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("snowboot")))
-            .or_else(|| variable("HOME").map(|home| home.join(".cache/snowboot")));
-        Self { folder: folder.map(|folder| folder.join("kernels")), kernels: Mutex::default() }
+        Self { folder: Folder::of_user("kernels"), kernels: Mutex::default() }
     }
 
     /// The unpacked form of the kernel that is packed in this part of `file`; the error says why there is none.
@@ -140,86 +125,51 @@ impl KernelCache {
         Ok(kernel)
     }
 
-    fn path(&self, key: &Key, suffix: &str) -> Option<PathBuf> {
-        Some(self.folder.as_ref()?.join(format!("{}.{suffix}", hex(key.get(..16)?))))
-    }
-
     /// The key of a packed kernel that was hashed before.
     fn recall(&self, identity: &Identity) -> Option<Key> {
-        let path = self.path(&identity.0, KNOWN_SUFFIX)?;
-        let file = File::open(&path).ok()?;
-        if !is_trusted(&file, path.parent()?) {
-            return None;
-        }
+        let file = self.folder.as_ref()?.open(&file_name(&identity.0, KNOWN_SUFFIX))?;
         let mut key = Key::default();
         file.read_exact_at(&mut key, 0).ok()?;
         Some(key)
     }
 
     fn remember(&self, identity: &Identity, key: &Key) {
-        if let Some(path) = self.path(&identity.0, KNOWN_SUFFIX)
-            && let Err(error) = write_whole(&path, key)
+        if let Some(folder) = &self.folder
+            && let Err(error) = folder.write(&file_name(&identity.0, KNOWN_SUFFIX), key)
         {
-            tracing::debug!("the kernel will be hashed again: {}: {error}", path.display());
+            tracing::debug!("the kernel will be hashed again: {error}");
         }
     }
 
     /// A kept kernel. A file of another size than announced is not ours, or was cut by a full disk.
     fn open(&self, key: &Key, size: u64) -> Option<File> {
-        let path = self.path(key, SUFFIX)?;
-        let file = File::open(&path).ok()?;
-        if !is_trusted(&file, path.parent()?) {
-            tracing::info!("{} is not used: others than you can write there", path.display());
-            return None;
-        }
-        // What is used stays; where the clock cannot be set, the oldest file goes first.
-        if let Ok(file) = File::options().append(true).open(&path) {
-            let _ = file.set_modified(SystemTime::now());
-        }
+        let file = self.folder.as_ref()?.open(&file_name(key, SUFFIX))?;
+        snowboot_cache::mark_used(&file);
         (file.metadata().ok()?.len() == size).then_some(file)
     }
 
     /// Unpacks a kernel, and keeps it where that is possible.
     fn make(&self, key: &Key, packed: &[u8]) -> Result<File, String> {
         let kernel = payload::unpack(packed)?;
-        if let Some(path) = self.path(key, SUFFIX) {
-            match write_whole(&path, &kernel).and_then(|()| File::open(&path)) {
+        if let Some(folder) = &self.folder {
+            let name = file_name(key, SUFFIX);
+            match folder.write(&name, &kernel).and_then(|()| File::open(folder.file(&name))) {
                 Ok(file) => {
-                    self.make_room();
+                    folder.make_room(SUFFIX, KEPT);
+                    folder.make_room(KNOWN_SUFFIX, KNOWN_KEPT);
                     return Ok(file);
                 }
-                Err(error) => tracing::info!("the unpacked kernel is not kept: {}: {error}", path.display()),
+                Err(error) => tracing::info!("the unpacked kernel is not kept: {error}"),
             }
         }
         in_memory(&kernel).map_err(|error| format!("the host has no room for it: {error}"))
     }
+}
 
-    /// Removes what was not used for the longest time, and what was never finished.
-    fn make_room(&self) {
-        let Some(entries) = self.folder.as_ref().and_then(|folder| fs::read_dir(folder).ok()) else { return };
-        let files: Vec<(SystemTime, PathBuf)> = entries
-            .filter_map(Result::ok)
-            .map(|entry| entry.path())
-            .filter_map(|path| Some((fs::metadata(&path).and_then(|it| it.modified()).ok()?, path)))
-            .collect();
-        let surplus = |suffix: &str, kept: usize| {
-            let mut ours: Vec<_> =
-                files.iter().filter(|(_, path)| path.extension().is_some_and(|it| it == suffix)).collect();
-            ours.sort();
-            ours.truncate(ours.len().saturating_sub(kept));
-            ours
-        };
-        let abandoned = files.iter().filter(|(changed, path)| {
-            let is_ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED));
-            is_ours && changed.elapsed().is_ok_and(|age| age > ABANDONED)
-        });
-        for (_, path) in
-            surplus(SUFFIX, KEPT).into_iter().chain(surplus(KNOWN_SUFFIX, KNOWN_KEPT)).chain(abandoned)
-        {
-            // Another process may have been quicker.
-            let _ = fs::remove_file(path);
-        }
-    }
+/// Half of the key is enough to tell files apart.
+fn file_name(key: &Key, suffix: &str) -> String {
+    let hash: String = key.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("{hash}.{suffix}")
 }
 
 /// What the payload says its size is when it is unpacked.
@@ -242,37 +192,19 @@ fn read_part(file: &File, part: &Range<u64>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a file that is there whole or not at all.
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-    file.write_all(content)?;
-    file.persist(path)?;
-    Ok(())
-}
-
 fn in_memory(content: &[u8]) -> io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("snowboot-kernel", MemfdFlags::CLOEXEC)?);
     file.write_all(content)?;
     Ok(file)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Whether only this user, or the one whose folder the administrator names, can have written the file.
-fn is_trusted(file: &File, folder: &Path) -> bool {
-    let (Ok(file), Ok(folder)) = (file.metadata(), fs::metadata(folder)) else { return false };
-    let me = rustix::process::geteuid();
-    let is_mine = folder.uid() == me.as_raw() || me.is_root();
-    is_mine && file.uid() == folder.uid() && (file.mode() | folder.mode()) & WRITABLE_BY_OTHERS == 0
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use snowboot_cache::SETTLED;
 
     use super::*;
 
@@ -336,18 +268,6 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_finished_goes_away() {
-        let folder = tempfile::tempdir().unwrap();
-        let (old, new) = (folder.path().join(".unpacking-old"), folder.path().join(".unpacking-new"));
-        fs::write(&old, "").unwrap();
-        fs::write(&new, "").unwrap();
-        let long_ago = SystemTime::now() - 2 * ABANDONED;
-        File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
-        unpack(&KernelCache::in_folder(folder.path()), &packed(b"x")).unwrap();
-        assert!(!old.exists() && new.exists());
-    }
-
-    #[test]
     fn machines_that_are_built_together_share_one_copy() {
         let cache = KernelCache::in_memory();
         let kernel = packed(b"x");
@@ -362,10 +282,10 @@ mod tests {
     fn a_folder_keeps_the_newest_and_one_that_cannot_be_written_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
         let cache = KernelCache::in_folder(folder.path());
-        for number in 0..=KEPT {
+        for number in 0..=KEPT.files {
             unpack(&cache, &packed(&[u8::try_from(number).unwrap()])).unwrap();
         }
-        assert_eq!(files(folder.path()).len(), KEPT);
+        assert_eq!(files(folder.path()).len(), KEPT.files);
         let file = tempfile::NamedTempFile::new().unwrap();
         unpack(&KernelCache::in_folder(file.path().join("x")), &packed(b"z")).unwrap();
         assert!(unpack(&KernelCache::in_memory(), b"....").is_err());

@@ -16,7 +16,12 @@ struct Bench {
 
 impl Bench {
     fn new(mib: u64) -> Self {
-        let memory = memory::allocate("test", snowboot_config::MemorySize::from_mib(mib).unwrap()).unwrap();
+        let memory = memory::allocate(
+            "test",
+            snowboot_config::MemorySize::from_mib(mib).unwrap(),
+            memory::Sharing::Private,
+        )
+        .unwrap();
         Self { folder: tempfile::tempdir().unwrap(), memory }
     }
 
