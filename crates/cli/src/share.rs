@@ -1,4 +1,4 @@
-//! `--share TAG=FOLDER[,writable][,cache=POLICY]`.
+//! `--share TAG=FOLDER[,writable][,cache=POLICY][,protocol=NAME]`.
 
 use std::path::PathBuf;
 
@@ -64,7 +64,8 @@ mod tests {
         assert_eq!((plain.writable, plain.cache), (false, ShareCache::Always));
         let share = parse("x=a,,b=c,writable,cache=never,protocol=virtiofs").unwrap();
         assert_eq!((share.path, share.writable), (PathBuf::from("a,b=c"), true));
-        assert_eq!(share.cache, ShareCache::Never);
+        assert_eq!((share.cache, share.protocol), (ShareCache::Never, ShareProtocol::Virtiofs));
+        assert_eq!(parse("x=/a,protocol=9p").unwrap().protocol, ShareProtocol::NineP);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct ShareConfig {
     /// Whether the guest can change it.
     #[serde(default)]
     pub writable: bool,
-    /// What the guest may remember of it.
+    /// What the guest may remember of it. With 9P the guest says that itself when it mounts.
     #[serde(default)]
     pub cache: ShareCache,
     /// How it is served.
@@ -47,6 +47,9 @@ pub enum ShareProtocol {
     /// virtio-fs: `mount -t virtiofs TAG FOLDER`.
     #[default]
     Virtiofs,
+    /// 9P2000.L: `mount -t 9p -o trans=virtio,version=9p2000.L TAG FOLDER`.
+    #[serde(rename = "9p")]
+    NineP,
 }
 
 impl ShareConfig {
@@ -124,7 +127,8 @@ impl FromStr for ShareProtocol {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text {
             "virtiofs" => Ok(Self::Virtiofs),
-            other => Err(ValueError(format!("`{other}` is no protocol for shares: there is virtiofs"))),
+            "9p" => Ok(Self::NineP),
+            other => Err(ValueError(format!("`{other}` is no protocol for shares: choose virtiofs or 9p"))),
         }
     }
 }
@@ -151,6 +155,14 @@ mod tests {
         assert!(ShareConfig::check_all(&[share("a"), share("b")]).is_ok());
         let error = ShareConfig::check_all(&[share("a"), share("b"), share("a")]).unwrap_err();
         assert!(error.to_string().contains("`a`"), "{error}");
+    }
+
+    #[test]
+    fn protocols_have_names() {
+        assert_eq!("virtiofs".parse(), Ok(ShareProtocol::Virtiofs));
+        assert_eq!("9p".parse(), Ok(ShareProtocol::NineP));
+        let error = "9p2000.L".parse::<ShareProtocol>().unwrap_err().to_string();
+        assert!(error.contains("choose virtiofs or 9p"), "{error}");
     }
 
     #[test]

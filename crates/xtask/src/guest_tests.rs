@@ -61,7 +61,11 @@ struct Share {
     tag: &'static str,
     writable: bool,
     cache: &'static str,
+    protocol: &'static str,
 }
+
+/// One that is served as most are.
+const SHARE: Share = Share { tag: "", writable: true, cache: "always", protocol: "virtiofs" };
 
 /// What most cases have.
 const CASE: Case = Case {
@@ -192,13 +196,28 @@ const CASES: &[Case] = &[
         with: &["attr", "python3"],
         memory: "512M",
         shares: &[
-            Share { tag: "shared", writable: true, cache: "always" },
-            Share { tag: "fixed", writable: false, cache: "always" },
-            Share { tag: "live", writable: true, cache: "never" },
-            Share { tag: "kept", writable: true, cache: "auto" },
+            Share { tag: "shared", ..SHARE },
+            Share { tag: "fixed", writable: false, ..SHARE },
+            Share { tag: "live", cache: "never", ..SHARE },
+            Share { tag: "kept", cache: "auto", ..SHARE },
         ],
         limit: 900,
         said: &["subtest: after mounting it again", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
+        name: "ninep",
+        script: "tests/guests/ninep.py",
+        kernel: Kernel::Generic,
+        with: &["attr", "python3"],
+        memory: "512M",
+        shares: &[
+            Share { tag: "open", protocol: "9p", ..SHARE },
+            Share { tag: "fixed", writable: false, protocol: "9p", ..SHARE },
+            Share { tag: "kept", protocol: "9p", ..SHARE },
+        ],
+        limit: 1200,
+        said: &["subtest: cache=mmap: attributes", "machine: the machine powered off"],
         ..CASE
     },
     Case {
@@ -534,10 +553,9 @@ fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
             let state = state_image(name);
             text.push_str(&format!("[[machines.{name}.disks]]\npath = {state:?}\nserial = \"state\"\n"));
         }
-        for Share { tag, writable, cache } in case.shares {
-            text.push_str(&format!(
-                "[[machines.{name}.shares]]\ntag = {tag:?}\npath = {tag:?}\nwritable = {writable}\ncache = {cache:?}\n"
-            ));
+        for Share { tag, writable, cache, protocol } in case.shares {
+            text.push_str(&format!("[[machines.{name}.shares]]\ntag = {tag:?}\npath = {tag:?}\nwritable = {writable}\n"));
+            text.push_str(&format!("cache = {cache:?}\nprotocol = {protocol:?}\n"));
         }
         if case.boot_disks {
             for file in ["kernel", "initrd"] {

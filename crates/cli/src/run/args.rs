@@ -60,7 +60,7 @@ pub(crate) struct Args {
         long,
         value_name = "SHARE",
         value_parser = share::parse,
-        help = "A folder of the host: TAG=FOLDER[,writable][,cache=always|auto|never]; repeat it for more"
+        help = "A folder of the host: TAG=FOLDER[,writable][,cache=always|auto|never][,protocol=9p]; repeat it for more"
     )]
     share: Vec<ShareConfig>,
     /// An image that the guest reads in place, as /dev/pmem0; repeat it for /dev/pmem1 on

@@ -2,8 +2,9 @@
 
 use snowboot_config::{ShareCache, ShareConfig, ShareProtocol};
 use snowboot_devices::fs::{FileSystem, Tag};
+use snowboot_devices::ninep::{MountTag, NineP};
 use snowboot_share::fuse::{Cache, Server};
-use snowboot_share::{Tree, TreeOptions};
+use snowboot_share::{Tree, TreeOptions, ninep};
 
 use super::platform::{Pace, Platform};
 use crate::Error;
@@ -13,6 +14,7 @@ pub(super) fn attach(platform: &mut Platform, shares: &[ShareConfig]) -> Result<
     for config in shares {
         match config.protocol {
             ShareProtocol::Virtiofs => attach_virtio_fs(platform, config)?,
+            ShareProtocol::NineP => attach_ninep(platform, config)?,
         }
     }
     Ok(())
@@ -23,6 +25,12 @@ fn attach_virtio_fs(platform: &mut Platform, config: &ShareConfig) -> Result<(),
     let server = Server::new(open(config)?, cache(config.cache));
     let device = FileSystem::new(tag, server).map_err(Error::host("set up a share"))?;
     platform.add_virtio(Box::new(device), Pace::Slow)
+}
+
+fn attach_ninep(platform: &mut Platform, config: &ShareConfig) -> Result<(), Error> {
+    let tag = MountTag::try_from(config.tag.as_str()).map_err(|error| Error::Config(error.to_string()))?;
+    let server = ninep::Server::new(open(config)?);
+    platform.add_virtio(Box::new(NineP::new(tag, server)), Pace::Slow)
 }
 
 fn open(config: &ShareConfig) -> Result<Tree, Error> {
