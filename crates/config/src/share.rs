@@ -14,7 +14,7 @@ use crate::ValueError;
 pub struct ShareConfig {
     /// What the guest mounts it by, 1 to 36 bytes.
     pub tag: String,
-    /// The folder.
+    /// The folder. A test's may be given by variables; see [`Self::has_variables`].
     pub path: PathBuf,
     /// Whether the guest can change it.
     #[serde(default)]
@@ -55,6 +55,14 @@ pub enum ShareProtocol {
 impl ShareConfig {
     /// The longest tag (virtio 1.2, 5.11.4).
     pub const MAX_TAG: usize = 36;
+
+    /// Whether the path is a word of a shell script, as NixOS gives the sources of its shares
+    /// (`virtualisation.sharedDirectories`): `"$TMPDIR"/xchg` is in the machine's own folder of the run, and
+    /// `"${SHARED_DIR:-$TMPDIR/xchg}"` the one for all machines.
+    #[must_use]
+    pub fn has_variables(&self) -> bool {
+        self.path.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b'$' | b'"'))
+    }
 
     /// Whether `tag` can be a share's tag.
     ///

@@ -85,6 +85,7 @@ mod diagnosis;
 mod driver;
 mod error;
 mod event;
+mod expand;
 mod folders;
 #[cfg(feature = "kvm")]
 mod kvm;

@@ -4,6 +4,7 @@ mod commands;
 mod end;
 mod files;
 mod power;
+mod shares;
 mod trouble;
 
 use std::fmt;
@@ -247,7 +248,8 @@ impl MachineHandle {
     /// The same with a console that may have been written to.
     fn launch_on(&self, serial: ConsoleWriter) -> Result<Running, Error> {
         let began = Instant::now();
-        let launched = self.0.launcher.launch(self.name(), self.0.number, &self.0.node, serial.clone());
+        let node = self.node_in_run().inspect_err(|_| serial.end())?;
+        let launched = self.0.launcher.launch(self.name(), self.0.number, &node, serial.clone());
         let Launched { vm, shell: channel, files, times } = launched.map_err(|error| {
             serial.end();
             self.trouble_because("cannot be started", error)

@@ -1,6 +1,6 @@
 //! The shares of a machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::table::Table;
 use super::tree::{Fault, Node};
@@ -22,9 +22,13 @@ fn share(node: &Node, of: &str, folder: &Path) -> Result<ShareConfig, Fault> {
     let missing = |key: &str| Fault::new(node.offset, format!("{of} has no `{key}`"));
     let tag = table.text("tag")?.ok_or_else(|| missing("tag"))?;
     ShareConfig::check_tag(tag).map_err(|error| table.wrong("tag", &error.to_string()))?;
+    let path = match table.text("path")? {
+        Some(word) if word.contains(['$', '"']) => Some(PathBuf::from(word)),
+        _ => table.path("path", folder)?,
+    };
     Ok(ShareConfig {
         tag: tag.to_owned(),
-        path: table.path("path", folder)?.ok_or_else(|| missing("path"))?,
+        path: path.ok_or_else(|| missing("path"))?,
         writable: table.boolean("writable")?.unwrap_or(false),
         cache: named(&table, "cache")?,
         protocol: named(&table, "protocol")?,

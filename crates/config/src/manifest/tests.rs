@@ -210,6 +210,16 @@ fn an_initrd_is_one_path_or_a_list_of_them() {
 }
 
 #[test]
+fn a_share_may_be_given_as_a_nixos_machine_has_it() {
+    let text = "name = 't'\nscript = 's'\n[machines.m]\nkernel = 'k'\n\
+        shares = [{ tag = 'xchg', path = '\"$TMPDIR\"/xchg' }, { tag = 'x', path = 'plain' }]\n";
+    let manifest = toml(text).unwrap();
+    let [xchg, plain] = &manifest.machines["m"].shares[..] else { panic!("there are two shares") };
+    assert_eq!((xchg.path.as_path(), xchg.has_variables()), (Path::new("\"$TMPDIR\"/xchg"), true));
+    assert_eq!((plain.path.as_path(), plain.has_variables()), (Path::new("folder/plain"), false));
+}
+
+#[test]
 fn variables_are_named_as_the_nixos_driver_names_them() {
     assert_eq!(variable_name("server-allowed-users"), "server_allowed_users");
     assert_eq!(variable_name("9p"), "_p");

@@ -61,3 +61,41 @@ fn the_first_command_has_all_machines_built_at_the_same_time() {
     driver.machine("b").unwrap().succeed(&["true"], None).unwrap();
     assert!(driver.machines().iter().all(MachineHandle::is_booted));
 }
+
+/// Keeps the folders of the shares of what it is to build.
+#[derive(Default)]
+struct SharesAlone(Mutex<Vec<std::path::PathBuf>>);
+
+impl Launcher for SharesAlone {
+    fn launch(
+        &self,
+        name: &str,
+        number: u8,
+        node: &NodeConfig,
+        serial: ConsoleWriter,
+    ) -> Result<Launched, BoxError> {
+        lock(&self.0).extend(node.shares.iter().map(|share| share.path.clone()));
+        FakeLauncher.launch(name, number, node, serial)
+    }
+}
+
+#[test]
+fn shares_that_are_given_by_variables_are_of_the_run() {
+    let launcher = Arc::new(SharesAlone::default());
+    let (driver, _) = driver_on(launcher.clone(), &NODES, 600);
+    let make = |name: &str, paths: &[&str]| {
+        let share = |(index, path): (usize, &&str)| format!("{{ tag = 't{index}', path = '{path}' }}");
+        let shares: Vec<String> = paths.iter().enumerate().map(share).collect();
+        let text = format!("kernel = 'k'\nshares = [{}]\n", shares.join(", "));
+        driver.create_machine(name, NodeConfig::parse(name, Path::new("m.toml"), &text).unwrap()).unwrap()
+    };
+    let machine = make("m", &["\"$TMPDIR\"/xchg", "\"${SHARED_DIR:-$TMPDIR/xchg}\"", "/plain"]);
+    machine.start().unwrap();
+    let (state, shared) = (machine.state_folder().unwrap(), machine.shared_folder().unwrap());
+    assert_eq!(*lock(&launcher.0), [state.join("xchg"), shared, "/plain".into()]);
+    assert!(state.join("xchg").is_dir());
+    let error = make("n", &["$NONE"]).start().unwrap_err().to_string();
+    assert!(error.contains("the share `t0` is of `$NONE`") && error.contains("`NONE` is not set"), "{error}");
+    driver.finish();
+    assert!(!state.exists());
+}

@@ -59,7 +59,7 @@ class Core:
 
     @property
     def shared_dir(self) -> Path:
-        """A folder on the host for all machines of the run. Guests do not see it: use `copy_from_host`."""
+        """A folder on the host for all machines of the run. Guests see it if the manifest shares it: `path = "$SHARED_DIR"`."""
         return self._native.shared_dir()
 
     def cleanup_statedir(self) -> None:

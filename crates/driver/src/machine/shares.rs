@@ -1,0 +1,55 @@
+//! Where the folders of a machine's shares are in this run.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use snowboot_config::{NodeConfig, ShareConfig};
+
+use super::MachineHandle;
+use crate::error::Error;
+use crate::expand::expand;
+
+/// The variables that the NixOS test driver sets for the start of a machine: its own folder, and the one for all.
+const OF_MACHINE: &str = "TMPDIR";
+const OF_ALL: &str = "SHARED_DIR";
+
+impl MachineHandle {
+    /// Its description, with the paths of shares that are given by variables as they are in this run.
+    pub(super) fn node_in_run(&self) -> Result<Cow<'_, NodeConfig>, Error> {
+        let node = self.node();
+        if !node.shares.iter().any(ShareConfig::has_variables) {
+            return Ok(Cow::Borrowed(node));
+        }
+        let own = [(OF_MACHINE, self.state_folder()?), (OF_ALL, self.shared_folder()?)];
+        let mut node = node.clone();
+        for share in node.shares.iter_mut().filter(|share| share.has_variables()) {
+            share.path = self.folder_of(share, &own)?;
+        }
+        Ok(Cow::Owned(node))
+    }
+
+    fn folder_of(&self, share: &ShareConfig, own: &[(&str, PathBuf)]) -> Result<PathBuf, Error> {
+        let wrong = |why: String| {
+            let source = share.path.display();
+            Error::setup(format!("{}: the share `{}` is of `{source}`, and {why}", self.name(), share.tag))
+        };
+        let variable = |name: &str| -> Option<OsString> {
+            let ours = own.iter().find(|(known, _)| *known == name);
+            ours.map(|(_, folder)| folder.into()).or_else(|| std::env::var_os(name))
+        };
+        let word = share.path.to_str().ok_or_else(|| wrong("that is not Unicode".to_owned()))?;
+        let folder = PathBuf::from(expand(word, &variable).map_err(wrong)?);
+        // The start script of a NixOS machine makes those below its own folders.
+        if own.iter().any(|(_, of_run)| is_below(&folder, of_run)) {
+            fs::create_dir_all(&folder).map_err(|error| wrong(format!("it cannot be made: {error}")))?;
+        }
+        Ok(folder)
+    }
+}
+
+fn is_below(folder: &Path, of_run: &Path) -> bool {
+    let rest = folder.strip_prefix(of_run).ok();
+    rest.is_some_and(|rest| rest.components().all(|part| matches!(part, std::path::Component::Normal(_))))
+}
