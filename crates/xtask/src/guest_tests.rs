@@ -62,10 +62,15 @@ struct Share {
     writable: bool,
     cache: &'static str,
     protocol: &'static str,
+    /// Its folder; the one of its tag beside the manifest where there is none.
+    path: Option<&'static str>,
 }
 
 /// One that is served as most are.
-const SHARE: Share = Share { tag: "", writable: true, cache: "always", protocol: "virtiofs" };
+const SHARE: Share = Share { tag: "", writable: true, cache: "always", protocol: "virtiofs", path: None };
+
+/// What tests of shares have in their guests.
+const FOR_FILES: &[&str] = &["attr", "e2fsprogs", "python3"];
 
 /// What most cases have.
 const CASE: Case = Case {
@@ -193,7 +198,7 @@ const CASES: &[Case] = &[
         name: "shares",
         script: "tests/guests/shares.py",
         kernel: Kernel::Generic,
-        with: &["attr", "python3"],
+        with: FOR_FILES,
         memory: "512M",
         shares: &[
             Share { tag: "shared", ..SHARE },
@@ -209,7 +214,7 @@ const CASES: &[Case] = &[
         name: "ninep",
         script: "tests/guests/ninep.py",
         kernel: Kernel::Generic,
-        with: &["attr", "python3"],
+        with: FOR_FILES,
         memory: "512M",
         shares: &[
             Share { tag: "open", protocol: "9p", ..SHARE },
@@ -218,6 +223,23 @@ const CASES: &[Case] = &[
         ],
         limit: 1200,
         said: &["subtest: cache=mmap: attributes", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
+        name: "torture",
+        script: "tests/guests/torture.py",
+        kernel: Kernel::Generic,
+        with: FOR_FILES,
+        machines: &["machine1", "machine2"],
+        memory: "512M",
+        data_disk: true,
+        data_mib: 8192,
+        shares: &[
+            Share { tag: "shared", cache: "never", path: Some("$SHARED_DIR"), ..SHARE },
+            Share { tag: "old", protocol: "9p", path: Some("$SHARED_DIR"), ..SHARE },
+        ],
+        limit: 1200,
+        said: &["subtest: old: many processes on two machines", "machine2: the machine powered off"],
         ..CASE
     },
     Case {
@@ -428,6 +450,8 @@ impl Case {
         let folder = folder_for(self.name)?;
         let manifest = self.manifest_in(&folder)?;
         let mut command = in_lab(self.limit)?;
+        // On a file system as most machines have it; the lab's root is none.
+        command.env("TMPDIR", "/var/tmp");
         command.arg(&built.program).arg("test").arg(&manifest).arg("-o").arg(&folder);
         let log = folder.join("log");
         let keepers = if self.keeps_root { self.machines } else { &[] };
@@ -520,7 +544,7 @@ fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
     let names: Vec<String> = case.machines.iter().map(ToString::to_string).collect();
     let with: Vec<String> = case.with.iter().map(ToString::to_string).collect();
     let guests = guest::make(case.kernel, &names, &with, case.backdoor)?;
-    for Share { tag, .. } in case.shares {
+    for Share { tag, .. } in case.shares.iter().filter(|share| share.path.is_none()) {
         let shared = folder.join(tag);
         fs::create_dir_all(&shared).with_context(|| format!("Cannot make {}", shared.display()))?;
     }
@@ -553,8 +577,11 @@ fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
             let state = state_image(name);
             text.push_str(&format!("[[machines.{name}.disks]]\npath = {state:?}\nserial = \"state\"\n"));
         }
-        for Share { tag, writable, cache, protocol } in case.shares {
-            text.push_str(&format!("[[machines.{name}.shares]]\ntag = {tag:?}\npath = {tag:?}\nwritable = {writable}\n"));
+        for Share { tag, writable, cache, protocol, path } in case.shares {
+            let path = path.unwrap_or(tag);
+            text.push_str(&format!(
+                "[[machines.{name}.shares]]\ntag = {tag:?}\npath = {path:?}\nwritable = {writable}\n"
+            ));
             text.push_str(&format!("cache = {cache:?}\nprotocol = {protocol:?}\n"));
         }
         if case.boot_disks {
