@@ -24,9 +24,8 @@ def digests():
 before = digests()
 # A host's file system that is smaller than the disk that is on it.
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", small], check=True)
-start_all()
+machine1.start()
 machine1.wait_for_unit("multi-user.target")
-machine2.wait_for_unit("multi-user.target")
 
 with subtest("disks are in the order of the manifest"):
     sizes = machine1.succeed("cat /sys/block/vd[a-z]/size").split()
@@ -44,6 +43,8 @@ with subtest("a queue for each vCPU"):
     )
 
 with subtest("an image that two machines write to at once"):
+    machine2.start()
+    machine2.wait_for_unit("multi-user.target")
     for number, machine in enumerate([machine1, machine2]):
         machine.succeed("mkdir -p /run/b && mount /dev/vdb /run/b", "grep -x 'from the base' /run/b/hello")
         machine.succeed(f"echo {number} >/run/b/own", "head -c 4000000 /dev/urandom >/run/b/noise", "sync")
@@ -64,6 +65,7 @@ with subtest("in memory, and empty"):
         "head -c 32M /dev/urandom | tee /dev/vdc | sha256sum >/run/sum && sync /dev/vdc",
         "echo 3 >/proc/sys/vm/drop_caches && sha256sum </dev/vdc | cmp - /run/sum",
     )
+    machine2.shutdown()
     assert machine1.succeed("cmp -n 16777216 /dev/vdh /dev/zero && echo same").strip() == "same"
     machine1.succeed("mkdir -p /run/j && mount /dev/vdj /run/j", "echo kept >/run/j/file", "umount /run/j")
     machine1.succeed("echo mine >/dev/vdh; sync /dev/vdh", "echo mine >/dev/vdi; sync /dev/vdi")
@@ -120,7 +122,6 @@ with subtest("disks outlive power cuts"):
     machine1.succeed("mkdir -p /run/j && mount /dev/vdj /run/j", "grep kept /run/j/file")
 
 machine1.shutdown()
-machine2.shutdown()
 
 with subtest("what was only read is as it was"):
     assert digests() == before

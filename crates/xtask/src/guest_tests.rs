@@ -172,7 +172,6 @@ const CASES: &[Case] = &[
     Case {
         name: "disks",
         script: "tests/guests/disks.py",
-        kernel: Kernel::Generic,
         machines: &["machine1", "machine2"],
         vcpus: 2,
         memory: "384M",
