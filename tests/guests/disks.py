@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 # How often the power is cut.
-CUTS = 6
+CUTS = 2
 MIB = 1 << 20
 
 folder = Path(driver.out_dir)

@@ -23,6 +23,9 @@ use crate::host::{cache_dir, project_root};
 use crate::lab;
 use crate::run::quiet;
 
+/// Tests that take too long for every run: they run when they are named.
+const LONG: &[&str] = &["torture"];
+
 /// The test to begin with.
 const FIRST: &str = "conformance";
 
@@ -55,6 +58,9 @@ const AT_ONCE: usize = 2;
 /// A disk's sector, in bytes.
 const SECTOR: usize = 512;
 
+/// Makes a test's files in a folder.
+type MakeFiles = fn(&Path) -> Result<()>;
+
 /// One run in a lab of its own.
 struct Job {
     name: &'static str,
@@ -64,12 +70,15 @@ struct Job {
     log: PathBuf,
     /// Made anew for each try.
     state_images: Vec<PathBuf>,
-    images: Option<(fn(&Path) -> Result<()>, PathBuf)>,
+    images: Option<(MakeFiles, PathBuf)>,
 }
 
-/// Runs the cases with these names, or all when none is named; the first that fails is the error.
+/// Runs the cases with these names, or when none is named all but the long ones; the first that fails is the error.
 pub(crate) fn run(only: &[String]) -> Result<()> {
-    let is_wanted = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
+    let is_wanted = |name: &str| match only {
+        [] => !LONG.contains(&name),
+        only => only.iter().any(|it| it == name),
+    };
     let is_known = |name: &str| tests().any(|test| test.name() == name);
     if let Some(unknown) = only.iter().find(|it| !is_known(it)) {
         bail!("There is no guest test `{unknown}`");

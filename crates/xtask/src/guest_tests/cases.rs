@@ -1,10 +1,6 @@
 //! What each test of whole guests consists of.
 
-use std::path::Path;
-
-use anyhow::Result;
-
-use super::{LIMIT, disks, nixpkgs, store};
+use super::{LIMIT, MakeFiles, disks, nixpkgs, store};
 use crate::guest::{Backdoor, Kernel};
 
 /// One run of `snowboot test`.
@@ -29,7 +25,7 @@ pub(super) struct Case {
     /// More of the description of machines: keys of their own, and disks behind those above.
     pub(super) disks: &'static [(&'static str, &'static str, &'static str)],
     /// Makes the files of such disks in the test's folder, anew for each try.
-    pub(super) images: Option<fn(&Path) -> Result<()>>,
+    pub(super) images: Option<MakeFiles>,
     /// Folders of the test's own folder that each machine can mount.
     pub(super) shares: &'static [Share],
     pub(super) backdoor: Backdoor,
