@@ -151,8 +151,15 @@ with subtest("locks hold against the host and are waited for"):
             raise SystemExit("the host got the guest's lock")
         except BlockingIOError:
             pass
-    with (SHARED / "records").open("w+") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX, 10, 5)
+    # In a process of its own: record locks are a process's, which loses them when it closes any descriptor of the file, and
+    # this one serves the guest.
+    hold = (
+        f"import fcntl, sys; f = open({str(SHARED / 'records')!r}, 'w+'); fcntl.lockf(f, fcntl.LOCK_EX, 10, 5);"
+        " print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(["python3", "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
         refused = guest_python(
             "import fcntl\nf = open('/run/shared/records', 'r+')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 0)\n"
             "try:\n    fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 10)\nexcept OSError as error:\n    print(error.errno)"
@@ -160,10 +167,12 @@ with subtest("locks hold against the host and are waited for"):
         assert refused == "11\n", refused
         machine.succeed(
             "systemd-run --unit=waiter python3 -c \"import fcntl; f = open('/run/shared/records', 'r+');"
-            " fcntl.lockf(f, fcntl.LOCK_EX, 5, 10); open('/run/shared/got', 'w')\" >&2"
+            " open('/run/shared/asked', 'w'); fcntl.lockf(f, fcntl.LOCK_EX, 5, 10); open('/run/shared/got', 'w')\" >&2"
         )
+        machine.wait_for_file("/run/shared/asked", timeout=60)
         # Everything else goes on meanwhile.
         machine.succeed("sleep 1; ls /run/shared; test ! -e /run/shared/got")
+        holder.stdin.close()
     machine.wait_for_file("/run/shared/got", timeout=60)
 
 with subtest("what the host changes meanwhile"):
