@@ -26,8 +26,8 @@ use crate::run::quiet;
 /// Tests that take too long for every run: they run when they are named.
 const LONG: &[&str] = &["torture"];
 
-/// The test to begin with.
-const FIRST: &str = "conformance";
+/// The tests to begin with.
+const FIRST: &[&str] = &["conformance", "disks"];
 
 /// The test that is written in Rust, with the driver as a library.
 const RUST: &str = "rust";
@@ -106,9 +106,10 @@ enum Test {
     Rust,
 }
 
-/// First one whose guests are made quickly, so that it runs while those of the nixpkgs scripts are made; then the dearest.
+/// First those that take long and whose guests are made quickly, so that they run while those of the nixpkgs scripts are
+/// made; then the dearest.
 fn tests() -> impl Iterator<Item = Test> {
-    let (quick, other): (Vec<&Case>, Vec<&Case>) = CASES.iter().partition(|case| case.name == FIRST);
+    let (quick, other): (Vec<&Case>, Vec<&Case>) = CASES.iter().partition(|case| FIRST.contains(&case.name));
     let cases = quick.into_iter().chain(nixpkgs::CASES).chain(other);
     cases.map(Test::Case).chain([Test::Terminal, Test::Rust])
 }

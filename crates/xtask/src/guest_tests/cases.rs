@@ -147,7 +147,7 @@ pub(super) const CASES: &[Case] = &[
         memory: "384M",
         disks: store::STORES,
         images: Some(store::make_content),
-        limit: 1500,
+        limit: 2400,
         said: &["subtest: the other process dies", "machine2: the machine powered off"],
         ..CASE
     },
@@ -159,7 +159,7 @@ pub(super) const CASES: &[Case] = &[
         memory: "384M",
         disks: disks::DISKS,
         images: Some(disks::make_images),
-        limit: 1500,
+        limit: 2400,
         said: &[
             "full.img: writing failed, and its guest sees an I/O error: No space left on device",
             "full.img: reading failed, and its guest sees an I/O error",
