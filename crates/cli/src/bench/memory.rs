@@ -1,8 +1,13 @@
 //! What a VMM adds to its guest's memory, as `/proc/PID/smaps` (proc(5)) shows it.
 
 use std::fs;
+use std::time::Duration;
 
 use rustix::process::Pid;
+
+/// How often a process without memory is looked at: it has ended, or is just about to run another program.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// The memory of a process, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +23,15 @@ pub(super) struct Memory {
 /// What a process has that runs `machines` with `guest` bytes each; `None` when it has ended. Guest memory is the mappings of
 /// exactly that size: with more or fewer of them than machines it cannot be told.
 pub(super) fn of_process(pid: Pid, guest: u64, machines: u32) -> Option<Memory> {
-    let smaps = fs::read_to_string(format!("/proc/{}/smaps", pid.as_raw_nonzero())).ok()?;
-    (!smaps.is_empty()).then(|| of_smaps(&smaps, guest, machines))
+    let path = format!("/proc/{}/smaps", pid.as_raw_nonzero());
+    for _ in 0..TRIES {
+        let smaps = fs::read_to_string(&path).ok()?;
+        if !smaps.is_empty() {
+            return Some(of_smaps(&smaps, guest, machines));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    None
 }
 
 fn of_smaps(smaps: &str, guest: u64, machines: u32) -> Memory {
