@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use snowboot_config::{DiskConfig, Manifest, ValueError};
 
+/// A line of help, in characters.
+const LINE: usize = 100;
+
 /// The options, as help shows them.
 const OPTIONS: [&str; 11] = [
     "read-only",
@@ -20,13 +23,22 @@ const OPTIONS: [&str; 11] = [
     "flush=always|never",
 ];
 
-/// What is in front of the options.
+/// The options, on lines of their own for the end of a help.
 pub(crate) fn help() -> String {
-    format!(
-        "A disk image: FILE[,OPTION]..., with no FILE a temporary one (`,create=64`); repeat it for /dev/vdb on. \
-         Options: {}",
-        OPTIONS.join(", ")
-    )
+    let mut text = "Options of --disk:".to_owned();
+    let mut length = usize::MAX;
+    for option in OPTIONS {
+        if length.saturating_add(option.len()) > LINE {
+            text.push_str("\n  ");
+            length = 2;
+        } else {
+            text.push_str(", ");
+            length = length.saturating_add(2);
+        }
+        text.push_str(option);
+        length = length.saturating_add(option.len());
+    }
+    text
 }
 
 /// Reads a disk; a comma in a value is written twice.

@@ -53,14 +53,14 @@ pub(crate) struct Args {
         long,
         value_name = "DISK",
         value_parser = disk::parse,
-        help = disk::help()
+        help = "A disk image: FILE[,OPTION]..., or ,create=MIB for a temporary one; repeat it for /dev/vdb on"
     )]
     disk: Vec<DiskConfig>,
     #[arg(
         long,
         value_name = "SHARE",
         value_parser = share::parse,
-        help = "A folder of the host: TAG=FOLDER[,writable][,cache=always|auto|never][,protocol=9p]; repeat it for more"
+        help = "A folder of the host: TAG=FOLDER[,writable][,cache=always|auto|never][,protocol=9p]"
     )]
     share: Vec<ShareConfig>,
     /// An image that the guest reads in place, as /dev/pmem0; repeat it for /dev/pmem1 on
@@ -103,6 +103,8 @@ The input of a pipe or file is passed on as it is, and its end does not end the 
 
 {}
 
+{}
+
 Examples:
   snowboot run ./result
   snowboot run ./result --memory 2G --cpus 2 --disk root.img,serial=root --cmdline systemd.log_level=debug
@@ -111,6 +113,7 @@ Examples:
   snowboot run ./result --share nix-store=/nix/store --share shared=/tmp/shared,writable
   snowboot run ./result --timeline --timeline-json timeline.json
   snowboot run ./result --disk data.img,create=512 --report report.json < /dev/null > console.log",
+        disk::help(),
         exit::RUN_HELP
     )
 }
