@@ -53,7 +53,7 @@ pub(crate) struct Args {
         long,
         value_name = "DISK",
         value_parser = disk::parse,
-        help = "A disk image: FILE[,OPTION]..., or ,create=MIB for a temporary one; repeat it for /dev/vdb on"
+        help = "A disk image: FILE[,OPTION]..., or ,create=MIB for a temporary one; repeat it for more"
     )]
     disk: Vec<DiskConfig>,
     #[arg(
