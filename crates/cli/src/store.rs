@@ -20,8 +20,8 @@ times 0. It can be a disk, or persistent memory whose pages all guests share wit
   snowboot run ./result --disk IMAGE,read-only        mount -t erofs /dev/disk/by-label/nix-store /mnt
   snowboot run ./result --pmem IMAGE                  mount -t erofs -o dax /dev/pmem0 /mnt
 
-Without --output, images are kept in the user's cache folder and their paths are printed; a folder or closure that has one
-already is not read again. The program mkfs.erofs (package erofs-utils) makes them.
+Without --output, images are kept in the user's cache folder and their paths are printed; a folder or closure that has
+one already is not read again. The program mkfs.erofs (package erofs-utils) makes them.
 
 Exit status:
   0  the image is there
