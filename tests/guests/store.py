@@ -8,7 +8,7 @@ SOCKET = pathlib.Path("/run/outside.sock")
 LABEL = "/dev/disk/by-label/nix-store"
 # The sum of bytes 0 to 250 over and over, 32 MiB of them.
 BIG = subprocess.run(
-    ["sha256sum"], input=(bytes(range(251)) * (32 * 4096 + 600))[: 32 << 20], capture_output=True, check=True
+    ["sha256sum"], input=(bytes(range(251)) * (1 << 18))[: 32 << 20], capture_output=True, check=True
 ).stdout.split()[0].decode()
 
 OUTSIDE.mkdir()
