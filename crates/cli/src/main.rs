@@ -10,6 +10,7 @@
 
 mod bench;
 mod check;
+mod descriptors;
 mod disk;
 mod doctor;
 mod driver_entry;
@@ -100,6 +101,9 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {
+    if matches!(command, Command::Run(_) | Command::Test(_) | Command::NixosTestDriver(_)) {
+        descriptors::raise_limit();
+    }
     match command {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),

@@ -51,6 +51,8 @@ const MOST_FOLDERS: usize = 512;
 const LEAST_OPEN: usize = 64;
 /// The share of this process's descriptors that the open files of one tree may take.
 const OPEN_SHARE: u64 = 8;
+/// The most files that a guest can have open, however many descriptors this process may have: each takes memory, too.
+const MOST_OPEN: usize = 65_536;
 /// Bits of an inode's number that stay when the device's place in a list is put above them, as nearly all file systems
 /// have shorter ones.
 const INODE_BITS: u32 = 48;
@@ -311,9 +313,8 @@ impl Tree {
 /// How many files a guest may have open: neither it nor all guests of a test may use up this process's descriptors.
 fn most_open() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    limit
-        .map_or(usize::MAX, |limit| usize::try_from(limit / OPEN_SHARE).unwrap_or(usize::MAX))
-        .max(LEAST_OPEN)
+    let share = limit.map_or(usize::MAX, |limit| usize::try_from(limit / OPEN_SHARE).unwrap_or(usize::MAX));
+    share.clamp(LEAST_OPEN, MOST_OPEN)
 }
 
 /// What is known of an open file, also of one that is only a path.
