@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use snowboot_config::{DiskConfig, FileSystem, FlushPolicy, ImageFormat, MachineConfig};
@@ -25,6 +25,12 @@ const SYSTEM_PROGRAMS: [&str; 2] = ["/usr/sbin", "/sbin"];
 /// disks finds what it wrote before, as after a power cut. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct TemporaryDisks(Arc<Mutex<HashMap<(String, usize), Temporary>>>);
+
+impl TemporaryDisks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, usize), Temporary>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What a temporary disk is made of.
 #[derive(Debug)]
@@ -93,25 +99,35 @@ impl Opener<'_> {
 
     fn open_temporary(&self) -> Result<Disk, Error> {
         let name = PathBuf::from(format!("(temporary disk {} of {})", self.number(), self.machine));
-        let mut kept = self.temporary.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (self.machine.to_owned(), self.index);
-        let file = match kept.get(&key) {
-            Some(Temporary::Whole(file)) => file.try_clone().map_err(self.cannot("keep"))?,
-            _ => {
-                let file = self.nameless()?;
-                file.set_len(self.bytes(self.config.create_mib)?).map_err(self.cannot("make"))?;
-                let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
-                self.format(&path, &name).map_err(wrong)?;
-                kept.insert(key, Temporary::Whole(file.try_clone().map_err(self.cannot("keep"))?));
+        let kept = match self.temporary.lock().get(&key) {
+            Some(Temporary::Whole(file)) => Some(file.try_clone().map_err(self.cannot("keep"))?),
+            _ => None,
+        };
+        let file = match kept {
+            Some(file) => file,
+            None => {
+                // Without the lock, since other machines make theirs at the same time.
+                let file = self.make_temporary(&name)?;
+                let twin = file.try_clone().map_err(self.cannot("keep"))?;
+                self.temporary.lock().insert(key, Temporary::Whole(twin));
                 file
             }
         };
         Disk::of_nameless(file, &name).map_err(wrong)
     }
 
+    fn make_temporary(&self, name: &Path) -> Result<File, Error> {
+        let file = self.nameless()?;
+        file.set_len(self.bytes(self.config.create_mib)?).map_err(self.cannot("make"))?;
+        let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+        self.format(&path, name).map_err(wrong)?;
+        Ok(file)
+    }
+
     /// What was changed of an image that is not written.
     fn changes(&self, path: &Path) -> Result<Arc<Changes>, Error> {
-        let mut kept = self.temporary.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.temporary.lock();
         let key = (self.machine.to_owned(), self.index);
         if let Some(Temporary::Changes(changes)) = kept.get(&key) {
             return Ok(Arc::clone(changes));
