@@ -14,6 +14,7 @@
 
 mod attributes;
 mod data;
+mod fields;
 pub mod fuse;
 mod locks;
 mod name;

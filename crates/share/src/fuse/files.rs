@@ -6,7 +6,7 @@ use std::sync::Arc;
 use snowboot_virtio::DescriptorChain;
 
 use super::wire::{
-    FSYNC_FDATASYNC, Fields, Header, OUT_HEADER, Put, RELEASE_FLOCK_UNLOCK, WRITE_KILL_SUIDGID, fopen,
+    FSYNC_FDATASYNC, Fields, Header, OUT_HEADER, Put, RELEASE_FLOCK_UNLOCK, WRITE_KILL_SUIDGID, fields, fopen,
 };
 use super::{Cache, LARGEST_TRANSFER, Server, out_header, refuse};
 use crate::{Errno, LockKind, NodeId, OpenFile, OpenHow, Result};
@@ -29,7 +29,7 @@ impl Transfer {
     fn parse(chain: &mut DescriptorChain) -> Result<Self> {
         let mut bytes = [0; TRANSFER];
         chain.reader.read_exact(&mut bytes).map_err(|_| Errno::INVAL)?;
-        let mut fields = Fields::new(&bytes);
+        let mut fields = fields(&bytes);
         let (handle, offset) = (fields.u64()?, fields.u64()?);
         let (size, flags) = (fields.u32()?, fields.u32()?);
         if size > LARGEST_TRANSFER { Err(Errno::INVAL) } else { Ok(Self { handle, offset, size, flags }) }

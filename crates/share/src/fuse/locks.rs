@@ -7,7 +7,7 @@ use std::io::Read;
 
 use snowboot_virtio::DescriptorChain;
 
-use super::wire::{Fields, Header, LK_FLOCK, OUT_HEADER, Put};
+use super::wire::{Fields, Header, LK_FLOCK, OUT_HEADER, Put, fields};
 use super::{Server, refuse};
 use crate::{Errno, Lock, LockKind, NodeId, Result};
 
@@ -91,7 +91,7 @@ impl Server {
     ) -> Option<DescriptorChain> {
         let mut bytes = [0; LK_IN];
         let request = match chain.reader.read_exact(&mut bytes) {
-            Ok(()) if self.is_in_use() => Request::parse(Fields::new(&bytes)),
+            Ok(()) if self.is_in_use() => Request::parse(fields(&bytes)),
             Ok(()) => Err(Errno::IO),
             Err(_) => Err(Errno::INVAL),
         };

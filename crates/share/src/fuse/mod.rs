@@ -23,7 +23,7 @@ use std::time::Duration;
 use snowboot_virtio::DescriptorChain;
 
 use self::locks::Waiting;
-use self::wire::{Fields, Header, OUT_HEADER, Opcode, Put};
+use self::wire::{Fields, Header, OUT_HEADER, Opcode, Put, fields};
 use crate::recent::Recent;
 use crate::{Attributes, Entry, Errno, FolderReader, NodeId, OpenFile, Result, Tree};
 
@@ -137,7 +137,7 @@ impl Server {
                     self.output.clear();
                     self.output.resize(OUT_HEADER, 0);
                     let room = chain.writer.remaining().saturating_sub(OUT_HEADER);
-                    self.dispatch(header, opcode, Fields::new(&input), room)
+                    self.dispatch(header, opcode, fields(&input), room)
                 }
                 Err(_) => Err(Errno::INVAL),
             }

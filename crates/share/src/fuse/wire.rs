@@ -3,6 +3,7 @@
 
 use snowboot_virtio::Reader;
 
+pub(super) use crate::fields::Fields;
 use crate::{Attributes, Errno, Name, Result};
 
 /// `FUSE_KERNEL_VERSION`.
@@ -17,9 +18,9 @@ pub(super) const IN_HEADER: usize = 40;
 /// Length of `fuse_out_header`.
 pub(super) const OUT_HEADER: usize = 16;
 
-/// What a request asks for (`enum fuse_opcode`).
 macro_rules! opcodes {
     ($($name:ident = $number:literal),* $(,)?) => {
+        /// What a request asks for (`enum fuse_opcode`).
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Opcode { $($name),* }
 
@@ -108,7 +109,7 @@ impl Header {
     pub(super) fn read(reader: &mut Reader) -> Option<Self> {
         let mut bytes = [0; IN_HEADER];
         std::io::Read::read_exact(reader, &mut bytes).ok()?;
-        let mut fields = Fields::new(&bytes);
+        let mut fields = fields(&bytes);
         Self::parse(&mut fields).ok()
     }
 
@@ -124,43 +125,21 @@ impl Header {
     }
 }
 
-/// The fields of a request, from first to last. What is missing is `EINVAL`, as from the kernel's own servers.
-#[derive(Clone, Debug)]
-pub(super) struct Fields<'a>(&'a [u8]);
+/// The fields of a request. What is missing is `EINVAL`, as from the kernel's own servers.
+pub(super) fn fields(bytes: &[u8]) -> Fields<'_> {
+    Fields::new(bytes, Errno::INVAL)
+}
 
+/// What is of this protocol alone.
 impl<'a> Fields<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (first, rest) = self.0.split_first_chunk().ok_or(Errno::INVAL)?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
     /// Passes over padding, or fields of no concern.
     pub(super) fn skip(&mut self, count: usize) -> Result<()> {
         self.bytes(count).map(drop)
     }
 
-    pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (first, rest) = self.0.split_at_checked(count).ok_or(Errno::INVAL)?;
-        self.0 = rest;
-        Ok(first)
-    }
-
     /// Text up to a NUL.
     pub(super) fn text(&mut self) -> Result<&'a [u8]> {
-        let end = self.0.iter().position(|byte| *byte == 0).ok_or(Errno::INVAL)?;
+        let end = self.rest().iter().position(|byte| *byte == 0).ok_or(Errno::INVAL)?;
         let text = self.bytes(end)?;
         self.skip(1)?;
         Ok(text)

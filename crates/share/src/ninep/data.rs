@@ -6,7 +6,7 @@ use snowboot_virtio::{Reader, Writer};
 
 use super::Server;
 use super::fids::Open;
-use super::wire::{Answer, Fields, HEADER, Header, Qid, READ_HEADER, WRITE_FIELDS, entry_kind, kind};
+use super::wire::{Answer, Fields, HEADER, Header, Qid, READ_HEADER, WRITE_FIELDS, entry_kind, fields, kind};
 use crate::{Errno, FolderReader, OpenHow, Result};
 
 /// What an entry of a folder has besides its name: `qid[13] offset[8] type[1] name[s]`.
@@ -78,9 +78,9 @@ impl Server {
         writer: &mut Writer,
     ) -> Result<()> {
         let data = length.checked_sub(WRITE_FIELDS).ok_or(Errno::PROTO)?;
-        let mut fields = [0; WRITE_FIELDS];
-        reader.read_exact(&mut fields).map_err(|_| Errno::PROTO)?;
-        let mut fields = Fields::new(&fields);
+        let mut bytes = [0; WRITE_FIELDS];
+        reader.read_exact(&mut bytes).map_err(|_| Errno::PROTO)?;
+        let mut fields = fields(&bytes);
         let (number, offset, count) = (fields.u32()?, fields.u64()?, fields.u32()?);
         let count = usize::try_from(count).ok().filter(|count| *count <= data).ok_or(Errno::PROTO)?;
         let written = match self.fids.open_mut(number)? {

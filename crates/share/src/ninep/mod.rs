@@ -25,7 +25,7 @@ use std::io::{Read, Write};
 use snowboot_virtio::{Reader, Writer};
 
 use self::fids::Fids;
-use self::wire::{Answer, ERROR, Fields, HEADER, Header, kind};
+use self::wire::{Answer, ERROR, Fields, HEADER, Header, fields, kind};
 use crate::{Errno, Result, Tree};
 
 /// The least that a client may want a message to be, in bytes: Linux's least.
@@ -122,7 +122,7 @@ impl Server {
     }
 
     fn answer_fields(&mut self, header: Header, bytes: &[u8], writer: &mut Writer) -> Result<()> {
-        let mut fields = Fields::new(bytes);
+        let mut fields = fields(bytes);
         if header.kind == kind::READ {
             return self.read(header, &mut fields, writer);
         }

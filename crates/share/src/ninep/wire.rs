@@ -4,6 +4,7 @@
 //! dialect that comes with diod.
 
 use crate::attributes::{Attributes, Time};
+pub(super) use crate::fields::Fields;
 use crate::{Errno, Kind, Result};
 
 /// Length of what every message begins with: its size with this in 32 bits, its type in 8, its tag in 16.
@@ -79,46 +80,16 @@ impl Header {
     }
 }
 
-/// The fields of a request, from the front. What is missing makes it `EPROTO`.
-#[derive(Clone, Debug)]
-pub(super) struct Fields<'a>(&'a [u8]);
+/// The fields of a request. What is missing makes it `EPROTO`.
+pub(super) fn fields(bytes: &[u8]) -> Fields<'_> {
+    Fields::new(bytes, Errno::PROTO)
+}
 
+/// What is of this protocol alone.
 impl<'a> Fields<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Errno::PROTO)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    pub(super) fn u8(&mut self) -> Result<u8> {
-        Ok(u8::from_le_bytes(self.take()?))
-    }
-
-    pub(super) fn u16(&mut self) -> Result<u16> {
-        Ok(u16::from_le_bytes(self.take()?))
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_le_bytes(self.take()?))
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.take()?))
-    }
-
     pub(super) fn string(&mut self) -> Result<&'a [u8]> {
-        let length = usize::from(self.u16()?);
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Errno::PROTO)?;
-        self.0 = rest;
-        Ok(taken)
+        let length = self.u16()?;
+        self.bytes(length.into())
     }
 }
 
