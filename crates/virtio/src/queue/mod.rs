@@ -43,9 +43,9 @@ pub use config::{QueueConfig, QueueState};
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT` (2.7.7).
 const NO_INTERRUPT: u16 = 1;
 
-/// The ring is corrupt: nothing more comes out of it until the driver resets the device.
+/// A queue can be served no more: nothing comes out of it until the driver resets the device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Virtqueue {queue} is corrupt: {reason}")]
+#[error("Virtqueue {queue} cannot be served any more: {reason}")]
 pub struct QueueFault {
     /// Queue index.
     pub queue: u16,
