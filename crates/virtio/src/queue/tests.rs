@@ -1,10 +1,12 @@
 //! The queue against a driver that behaves, one that does not, and one that writes nonsense.
 
-use std::io::{Read, Write};
+mod buffers;
+mod malformed;
+
+use std::io::Write;
 
 use proptest::prelude::*;
-use vm_memory::bitmap::Bitmap;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::GuestMemoryBackend;
 
 use super::*;
 use crate::testing::ring::Ring;
@@ -298,109 +300,6 @@ fn the_driver_chooses_its_interrupts() {
 }
 
 #[test]
-fn malformed_chains_go_back_unseen_and_the_ring_lives_on() {
-    const B: u64 = BUFFERS;
-    let table = |flags| buffer(B, 32, flags, 1);
-    let cases: Vec<(&str, Vec<Descriptor>, Vec<Descriptor>)> = vec![
-        ("next index", vec![buffer(B, 1, NEXT, SIZE)], vec![]),
-        ("loop", vec![buffer(B, 1, NEXT, 0)], vec![]),
-        ("address", vec![buffer(MEMORY - 1, 2, 0, 0)], vec![]),
-        ("overflow", vec![buffer(u64::MAX, 2, WRITE, 0)], vec![]),
-        ("order", vec![buffer(B, 1, WRITE | NEXT, 1), buffer(B, 1, 0, 0)], vec![]),
-        ("nested", vec![table(INDIRECT)], vec![buffer(B + 16, 16, INDIRECT, 0), buffer(B, 1, 0, 0)]),
-        ("indirect and next", vec![table(INDIRECT | NEXT), buffer(B, 1, 0, 0)], vec![buffer(B, 1, 0, 0)]),
-        ("no table", vec![buffer(B, 0, INDIRECT, 0)], vec![]),
-        ("half a descriptor", vec![buffer(B, 24, INDIRECT, 0)], vec![]),
-        ("table outside", vec![buffer(MEMORY, 16, INDIRECT, 0)], vec![]),
-        ("table at the end of the world", vec![buffer(u64::MAX - 7, 32, INDIRECT, 0)], vec![]),
-        ("index in a table", vec![table(INDIRECT)], vec![buffer(B, 1, NEXT, 2)]),
-        ("loop in a table", vec![table(INDIRECT)], vec![buffer(B, 1, NEXT, 0)]),
-    ];
-    for (name, direct, indirect) in cases {
-        let mut rig = Rig::new(features::INDIRECT_DESC);
-        for (index, descriptor) in (0..).zip(&indirect) {
-            rig.memory.write_slice(&descriptor.bytes(), GuestAddress(B + 16 * index)).unwrap();
-        }
-        assert_eq!(rig.raw(&direct), Ok(0), "{name}");
-        assert_eq!(rig.used_lengths(), [(0, 0)], "{name}");
-        assert_eq!((rig.interrupts(), rig.queue.malformed()), (1, 1), "{name}");
-        assert_eq!(rig.raw(&[buffer(B, 4, WRITE, 0)]), Ok(1), "{name}");
-    }
-}
-
-#[test]
-fn a_chain_is_at_most_four_gib_long() {
-    let memory = Arc::new(GuestMemory::from_ranges(&[(GuestAddress(0), 2 << 30)]).unwrap());
-    let mut ring = Ring::new(&memory, SIZE, SIZE, &mut 0x1000);
-    let mut queue = Queue::new(0, &ring.config, 0, &memory).unwrap();
-    let half = buffer(0, 1 << 31, WRITE, 0);
-    ring.add(&[half, Descriptor { length: (1 << 31) - 1, ..half }]);
-    let chain = queue.pop().unwrap().unwrap();
-    assert_eq!(chain.writer.remaining(), 0xffff_ffff);
-    ring.add(&[half, half]);
-    assert!(queue.pop().unwrap().is_none());
-    assert_eq!(queue.malformed(), 1);
-    drop(chain);
-}
-
-#[test]
-fn indirect_tables_need_to_be_negotiated() {
-    let mut rig = Rig::new(0);
-    rig.memory.write_slice(&buffer(BUFFERS, 1, 0, 0).bytes(), GuestAddress(BUFFERS)).unwrap();
-    assert_eq!(rig.raw(&[buffer(BUFFERS, 16, INDIRECT, 0)]), Ok(0));
-    let mut rig = Rig::new(features::INDIRECT_DESC);
-    rig.memory.write_slice(&buffer(BUFFERS, 1, 0, 0).bytes(), GuestAddress(BUFFERS)).unwrap();
-    assert_eq!(rig.raw(&[buffer(BUFFERS, 16, INDIRECT | WRITE, 0)]), Ok(1), "the write flag is ignored");
-    assert_eq!(rig.used_lengths(), [(0, 0)]);
-    let direct_first = [buffer(BUFFERS, 1, NEXT, 1), buffer(BUFFERS, 16, INDIRECT, 0)];
-    assert_eq!(rig.raw(&direct_first), Ok(1));
-}
-
-#[test]
-fn a_table_may_be_longer_than_the_ring_up_to_a_bound() {
-    for (length, served) in [(1023u16, 1), (1024, 0), (2000, 0)] {
-        let mut rig = Rig::new(features::INDIRECT_DESC);
-        let mut bytes = Vec::new();
-        for index in 0..length {
-            let flags = if index + 1 < length { NEXT } else { 0 };
-            bytes.extend(buffer(BUFFERS, 1, flags, index + 1).bytes());
-        }
-        rig.memory.write_slice(&bytes, GuestAddress(BUFFERS)).unwrap();
-        assert_eq!(rig.raw(&[buffer(BUFFERS, u32::from(length) * 16, INDIRECT, 0)]), Ok(served), "{length}");
-    }
-}
-
-#[test]
-fn a_corrupt_ring_is_a_fault_that_stays() {
-    let corruptions: [Case<Ring>; 3] = [
-        ("the index jumps", |ring| ring.set_avail_index(SIZE + 2)),
-        ("the index runs back", |ring| ring.set_avail_index(0)),
-        ("no such descriptor", |ring| ring.offer(SIZE)),
-    ];
-    for (name, corrupt) in corruptions {
-        let mut rig = Rig::new(0);
-        rig.room(1);
-        rig.answer(b"x").unwrap();
-        corrupt(&mut rig.ring);
-        let fault = rig.answer(b"x").unwrap_err();
-        rig.ring.set_avail_index(1);
-        assert_eq!(rig.answer(b"x").unwrap_err(), fault, "{name}");
-        assert_eq!(rig.queue.pop().unwrap_err(), fault, "{name}");
-        assert!(rig.queue.state().is_err(), "{name}");
-    }
-}
-
-#[test]
-fn answers_before_a_fault_reach_the_driver() {
-    let mut rig = Rig::new(0);
-    rig.room(1);
-    rig.ring.offer(SIZE);
-    rig.answer(b"x").unwrap_err();
-    assert_eq!(rig.used_lengths(), [(0, 1)]);
-    assert_eq!(rig.interrupts(), 1);
-}
-
-#[test]
 fn a_driver_cannot_have_more_in_flight_than_it_has_descriptors() {
     let mut rig = Rig::new(0);
     rig.read("twice");
@@ -457,102 +356,6 @@ fn a_saved_state_is_checked() {
     }
     rig.queue.restore(QueueState { next_avail: 500, next_used: 7, put_back: vec![] }).unwrap();
     rig.answer(b"x").unwrap_err();
-}
-
-#[test]
-fn readers_and_writers_cut_where_they_are_told() {
-    let mut rig = Rig::new(0);
-    rig.memory.write_slice(b"hello, world", GuestAddress(BUFFERS)).unwrap();
-    let room = 0x1fffc; // Across the border of two regions.
-    rig.ring.add(&[
-        buffer(BUFFERS, 5, 0, 0),
-        buffer(BUFFERS, 0, 0, 0),
-        buffer(BUFFERS + 5, 7, 0, 0),
-        buffer(room, 8, WRITE, 0),
-        buffer(room + 8, 3, WRITE, 0),
-    ]);
-    let mut chain = rig.queue.pop().unwrap().unwrap();
-    let mut tail = chain.reader.split_at(6).unwrap();
-    assert!(tail.split_at(7).is_err());
-    assert_eq!(tail.skip(1), 1);
-    let mut text = String::new();
-    chain.reader.read_to_string(&mut text).unwrap();
-    tail.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "hello,world");
-    assert_eq!((tail.remaining(), tail.skip(1)), (0, 0));
-    assert!(tail.read_obj::<u16>().is_err());
-
-    let mut status = chain.writer.split_at(10).unwrap();
-    assert_eq!(chain.writer.fill_from(&mut b"0123456789abc".as_slice()).unwrap(), 10);
-    assert_eq!((chain.writer.remaining(), status.remaining()), (0, 1));
-    status.write_all(b"!").unwrap();
-    assert!(status.write_obj(1u8).is_err());
-    chain.writer.join(status);
-    assert_eq!((chain.writer.written(), chain.writer.remaining()), (11, 0));
-    rig.queue.complete(&rig.interrupt, chain).unwrap();
-    let used = rig.ring.used().pop().unwrap();
-    assert_eq!(used.written(), b"0123456789!");
-}
-
-#[test]
-fn a_status_behind_a_gap_does_not_count() {
-    let mut rig = Rig::new(0);
-    rig.room(8);
-    let mut chain = rig.queue.pop().unwrap().unwrap();
-    let mut status = chain.writer.split_at(6).unwrap();
-    status.write_all(b"!").unwrap();
-    chain.writer.write_all(b"abc").unwrap();
-    chain.writer.join(status);
-    assert_eq!((chain.writer.written(), chain.writer.remaining()), (3, 0));
-    rig.queue.complete(&rig.interrupt, chain).unwrap();
-    assert_eq!(rig.ring.used().pop().unwrap().data.get(6), Some(&b'!'));
-}
-
-#[test]
-fn slices_are_the_memory_itself_and_are_marked_dirty() {
-    let mut rig = Rig::new(0);
-    rig.ring.add(&[buffer(0x1fffc, 8, 0, 0), buffer(0x30000, 4, WRITE, 0), buffer(0x38000, 4, WRITE, 0)]);
-    rig.memory.write_slice(b"abcdefgh", GuestAddress(0x1fffc)).unwrap();
-    let mut chain = rig.queue.pop().unwrap().unwrap();
-    assert_eq!(chain.reader.skip(1), 1);
-    let lengths: Vec<usize> = chain.reader.slices(6).map(|slice| slice.len()).collect();
-    assert_eq!(lengths, [3, 3]);
-    let mut text = Vec::new();
-    for slice in chain.reader.slices(usize::MAX) {
-        slice.write_all_volatile_to(0, &mut text, slice.len()).unwrap();
-    }
-    assert_eq!((text.as_slice(), chain.reader.remaining()), (b"bcdefgh".as_slice(), 7));
-
-    let region = rig.memory.find_region(GuestAddress(0x30000)).unwrap();
-    let dirty = |address: u64| region.bitmap().dirty_at(usize::try_from(address - 0x20000).unwrap());
-    assert!(!dirty(0x30000) && !dirty(0x38000));
-    assert_eq!(chain.writer.slices(6).map(|slice| slice.len()).collect::<Vec<_>>(), [4, 2]);
-    assert_eq!(chain.writer.advance(3), 3);
-    assert!(dirty(0x30000) && !dirty(0x38000));
-    assert_eq!(chain.writer.advance(6), 5);
-    assert!(dirty(0x38000));
-    assert_eq!(chain.writer.written(), 8);
-    drop(chain);
-}
-
-#[test]
-fn a_source_that_fails_first_is_an_error_and_later_an_end() {
-    struct Source(Vec<std::io::Result<usize>>);
-    impl Read for Source {
-        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-            buf.fill(b'x');
-            self.0.pop().unwrap_or(Ok(0))
-        }
-    }
-    let fail = || Err(std::io::ErrorKind::WouldBlock.into());
-    let mut rig = Rig::new(0);
-    rig.room(8);
-    let mut chain = rig.queue.pop().unwrap().unwrap();
-    chain.writer.fill_from(&mut Source(vec![fail()])).unwrap_err();
-    let interrupted = Err(std::io::ErrorKind::Interrupted.into());
-    assert_eq!(chain.writer.fill_from(&mut Source(vec![fail(), Ok(2), interrupted])).unwrap(), 2);
-    assert_eq!((chain.writer.written(), chain.writer.remaining()), (2, 6));
-    drop(chain);
 }
 
 /// Stretches the moment between finding the ring empty and asking for notifications, which is when wake-ups get lost.
