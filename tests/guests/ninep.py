@@ -3,7 +3,11 @@
 import hashlib
 import os
 import subprocess
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path("tests/guests/programs").absolute()))
+from shared_folder import check_content, check_refusals, fill, guest_python
 
 FOLDER = Path(str(driver.out_dir))
 OPEN, FIXED, KEPT = (FOLDER / tag for tag in ("open", "fixed", "kept"))
@@ -11,15 +15,7 @@ OPTIONS = "trans=virtio,version=9p2000.L,msize=524288"
 
 # A file system of its own with all that Linux has, but for attributes.
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1G,mode=755", "open", str(OPEN)], check=True)
-(FIXED / "folder" / ("n" * 255)).mkdir(parents=True)
-(FIXED / "file").write_text("from the host\n")
-(FIXED / "link").symlink_to("file")
-(FIXED / "up").symlink_to("../../..")
-for number in range(300):
-    (FIXED / "folder" / f"entry-{number}").write_text(str(number))
-big = os.urandom(12 << 20)
-(FIXED / "big").write_bytes(big)
-os.chown(FIXED / "file", 65534, 65534)
+big = fill(FIXED, 12)
 
 start_all()
 machine.wait_for_unit("multi-user.target")
@@ -29,38 +25,12 @@ def mount(tag: str, cache: str) -> None:
     machine.succeed(f"mkdir -p /run/{tag}", f"mount -t 9p -o {OPTIONS},cache={cache} {tag} /run/{tag}")
 
 
-def guest_python(text: str) -> str:
-    return machine.succeed("cat >/run/script.py <<'END'\n" + text + "\nEND\n", "python3 /run/script.py")
-
-
 def reads() -> None:
-    assert machine.succeed("cat /run/fixed/file /run/fixed/link") == "from the host\n" * 2
-    assert machine.succeed("sha256sum </run/fixed/big").split()[0] == hashlib.sha256(big).hexdigest()
-    assert machine.succeed("stat -c '%u %g' /run/fixed /run/fixed/file").split() == ["0"] * 4
-    names = machine.succeed("ls /run/fixed/folder").split()
-    assert sorted(names) == sorted(os.listdir(FIXED / "folder")), len(names)
-    assert machine.succeed("cat /run/fixed/folder/entry-299") == "299"
-    assert int(machine.succeed("ls -l /run/fixed/folder | wc -l")) == 302
-    assert "v9fs" in machine.succeed("stat -f -c %T /run/fixed")
-    assert int(machine.succeed("stat -f -c %b /run/fixed")) > 0
-    assert machine.succeed("ls /run/fixed/up") == machine.succeed("ls /")
+    check_content(machine, FIXED, big, "v9fs")
 
 
 def refuses_changes() -> None:
-    for command in (
-        "echo x >/run/fixed/file",
-        "touch /run/fixed/new",
-        "mkdir /run/fixed/new",
-        "rm /run/fixed/file",
-        "mv /run/fixed/file /run/fixed/other",
-        "ln /run/fixed/file /run/fixed/other",
-        "ln -s a /run/fixed/other",
-        "chmod 600 /run/fixed/file",
-        "mkfifo /run/fixed/pipe",
-    ):
-        assert "Read-only file system" in machine.succeed(f"({command}) 2>&1 || true"), command
-    assert (FIXED / "file").read_text() == "from the host\n"
-    assert sorted(os.listdir(FIXED)) == ["big", "file", "folder", "link", "up"]
+    check_refusals(machine, FIXED)
 
 
 def writes() -> None:
@@ -102,6 +72,7 @@ def large() -> None:
 
 def programs(has_mmap: bool) -> None:
     guest_python(
+        machine,
         f"has_mmap = {has_mmap}"
         + """
 import fcntl, mmap, os
@@ -157,6 +128,7 @@ def locks() -> None:
         assert holder.stdin is not None and holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         refused = guest_python(
+            machine,
             "import fcntl\nf = open('/run/open/records', 'r+')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 0)\n"
             "try:\n    fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 10)\nexcept OSError as error:\n    print(error.errno)"
         )
@@ -165,6 +137,7 @@ def locks() -> None:
         holder.stdin.close()
         assert holder.wait() == 0
     guest_python(
+        machine,
         "import fcntl\nf = open('/run/open/records', 'r+')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)\nf.close()"
     )
 

@@ -3,63 +3,29 @@
 import hashlib
 import os
 import subprocess
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path("tests/guests/programs").absolute()))
+from shared_folder import check_content, check_refusals, fill, guest_python
 
 FOLDER = Path(str(driver.out_dir))
 SHARED, FIXED, LIVE, KEPT = (FOLDER / tag for tag in ("shared", "fixed", "live", "kept"))
 
 # A file system of its own with all that Linux has, but for attributes.
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1G,mode=755", "share", str(SHARED)], check=True)
-(FIXED / "folder" / ("n" * 255)).mkdir(parents=True)
-(FIXED / "file").write_text("from the host\n")
-(FIXED / "link").symlink_to("file")
-(FIXED / "up").symlink_to("../../..")
-for number in range(300):
-    (FIXED / "folder" / f"entry-{number}").write_text(str(number))
-big = os.urandom(24 << 20)
-(FIXED / "big").write_bytes(big)
-os.chown(FIXED / "file", 65534, 65534)
+big = fill(FIXED, 24)
 
 start_all()
 machine.wait_for_unit("multi-user.target")
 for tag in ("shared", "fixed", "live", "kept"):
     machine.succeed(f"mkdir -p /run/{tag}", f"mount -t virtiofs {tag} /run/{tag}")
 
-
-def guest_python(text: str) -> str:
-    return machine.succeed("cat >/run/script.py <<'END'\n" + text + "\nEND\n", "python3 /run/script.py")
-
-
 with subtest("reading what is fixed"):
-    assert machine.succeed("cat /run/fixed/file /run/fixed/link") == "from the host\n" * 2
-    assert machine.succeed("sha256sum </run/fixed/big").split()[0] == hashlib.sha256(big).hexdigest()
-    assert machine.succeed("stat -c '%u %g' /run/fixed /run/fixed/file").split() == ["0"] * 4
-    names = machine.succeed("ls /run/fixed/folder").split()
-    assert sorted(names) == sorted(os.listdir(FIXED / "folder")), names
-    assert machine.succeed("cat /run/fixed/folder/entry-299") == "299"
-    assert int(machine.succeed("ls -l /run/fixed/folder | wc -l")) == 302
-    assert "virtiofs" in machine.succeed("stat -f -c %T /run/fixed; grep fixed /proc/mounts")
-    assert int(machine.succeed("stat -f -c %b /run/fixed")) > 0
+    check_content(machine, FIXED, big, "virtiofs")
 
 with subtest("nothing changes in what is fixed"):
-    for command in (
-        "echo x >/run/fixed/file",
-        "touch /run/fixed/new",
-        "mkdir /run/fixed/new",
-        "rm /run/fixed/file",
-        "mv /run/fixed/file /run/fixed/other",
-        "ln /run/fixed/file /run/fixed/other",
-        "ln -s a /run/fixed/other",
-        "chmod 600 /run/fixed/file",
-        "mkfifo /run/fixed/pipe",
-    ):
-        assert "Read-only file system" in machine.succeed(f"({command}) 2>&1 || true"), command
-    assert (FIXED / "file").read_text() == "from the host\n"
-    assert sorted(os.listdir(FIXED)) == ["big", "file", "folder", "link", "up"]
-
-with subtest("links lead nowhere on the host"):
-    inside = machine.succeed("ls /run/fixed/up")
-    assert inside == machine.succeed("ls /"), inside
+    check_refusals(machine, FIXED)
 
 with subtest("writing"):
     machine.succeed("head -c 30000000 /dev/urandom >/run/big", "cp /run/big /run/shared/big", "sync /run/shared/big")
@@ -91,6 +57,7 @@ with subtest("large files"):
 
 with subtest("what programs do with files"):
     guest_python(
+        machine,
         """
 import errno, fcntl, mmap, os
 os.chdir("/run/shared")
@@ -161,6 +128,7 @@ with subtest("locks hold against the host and are waited for"):
         assert holder.stdin is not None and holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         refused = guest_python(
+            machine,
             "import fcntl\nf = open('/run/shared/records', 'r+')\nfcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 0)\n"
             "try:\n    fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 10)\nexcept OSError as error:\n    print(error.errno)"
         )

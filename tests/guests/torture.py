@@ -9,6 +9,8 @@ sys.path.insert(0, str(PROGRAMS))
 from stress import listing
 
 shared = machine1.shared_dir
+# Of this user alone otherwise, so that no other user of a guest would get anywhere in it.
+shared.chmod(0o755)
 MOUNTS = {"fs": "virtiofs -o rw shared", "old": "9p -o trans=virtio,version=9p2000.L,msize=262144,cache=none old"}
 # What differs from ext4, and why.
 KNOWN = {

@@ -24,7 +24,7 @@ use crate::lab;
 use crate::run::quiet;
 
 /// Tests that take too long for every run: they run when they are named.
-const LONG: &[&str] = &["ninep", "store", "torture"];
+const LONG: &[&str] = &["torture"];
 
 /// The tests to begin with.
 const FIRST: &[&str] = &["conformance", "disks"];

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     /// Only these groups of checks; all of them when none is named
     #[arg(value_enum)]
     only: Vec<Group>,
-    /// Of the tests with whole guests only these; the only way to have long ones (ninep, store, torture)
+    /// Of the tests with whole guests only these; the only way to have long ones (torture)
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     guest_tests: Vec<String>,
 }

@@ -216,7 +216,7 @@ pub(super) const CASES: &[Case] = &[
         data_disk: true,
         data_mib: 8192,
         shares: &[
-            Share { tag: "shared", cache: "never", path: Some("$SHARED_DIR"), ..SHARE },
+            Share { tag: "shared", cache: "auto", path: Some("$SHARED_DIR"), ..SHARE },
             Share { tag: "old", protocol: "9p", path: Some("$SHARED_DIR"), ..SHARE },
         ],
         limit: 1200,
