@@ -20,12 +20,33 @@ pub(crate) fn cache_dir() -> PathBuf {
 
 /// Make sure that each Debian package of `packages` is installed: as root through apt, otherwise by telling the one
 /// command to run.
+///
+/// For one package, apt may remove another of them: one of a newer Debian's, say. So they are looked at again.
 pub(crate) fn ensure_packages(packages: &[&str]) -> Result<()> {
-    let missing: Vec<&str> = packages.iter().copied().filter(|name| !is_installed(name)).collect();
-    if missing.is_empty() {
-        return Ok(());
+    const TRIES: usize = 3;
+    for _ in 0..TRIES {
+        let missing = missing(packages);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        install(&missing)?;
     }
-    let list = missing.join(" ");
+    match missing(packages) {
+        left if left.is_empty() => Ok(()),
+        left => bail!(
+            "apt-get installs {} only by removing others that are needed, too: {}",
+            left.join(" "),
+            packages.join(" ")
+        ),
+    }
+}
+
+fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    packages.iter().copied().filter(|name| !is_installed(name)).collect()
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
     if !is_root() {
         bail!(
             "Debian packages are missing; install them with: sudo apt-get install --no-install-recommends {list}"
@@ -39,7 +60,7 @@ pub(crate) fn ensure_packages(packages: &[&str]) -> Result<()> {
     let anywhere = Path::new("/");
     apt_get(&["update", "-q"], anywhere)?;
     let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
-    arguments.extend(&missing);
+    arguments.extend(packages);
     apt_get(&arguments, anywhere)
 }
 

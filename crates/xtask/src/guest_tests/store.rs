@@ -5,8 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::host::ensure_packages;
-
 /// Two machines with one store in place, one with the same as a disk and with files of another process.
 pub(super) const STORES: &[(&str, &str, &str)] = &[
     ("machine1", "", "[machines.machine1.store]\nfolder = \"content\"\nas = \"pmem\"\n"),
@@ -23,8 +21,6 @@ const BIG: usize = 32 << 20;
 
 /// Makes the folder, and a list of two of its three entries.
 pub(super) fn make_content(folder: &Path) -> Result<()> {
-    // The second has virtiofsd.
-    ensure_packages(&["erofs-utils", "qemu-system-common"])?;
     let content = folder.join("content");
     let put = |name: &str, bytes: &[u8]| {
         let path = content.join(name);
