@@ -19,12 +19,16 @@ use self::cases::{CASE, CASES, Case, Share};
 use crate::build::{self, Built};
 use crate::demo::lab as in_lab;
 use crate::guest::{self, Backdoor, Kernel};
-use crate::host::{cache_dir, project_root};
+use crate::host::{cache_dir, ensure_packages, project_root};
 use crate::lab;
 use crate::run::quiet;
 
+/// What tests need on the host, all of it before the first one: to install one of them may remove another for a while.
+/// `qemu-system-common` has virtiofsd.
+const PACKAGES: &[&str] = &["e2fsprogs", "erofs-utils", "qemu-system-common", "qemu-utils"];
+
 /// Tests that take too long for every run: they run when they are named.
-const LONG: &[&str] = &["torture"];
+const LONG: &[&str] = &["crashes", "torture"];
 
 /// The tests to begin with.
 const FIRST: &[&str] = &["conformance", "disks"];
@@ -83,6 +87,7 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     if let Some(unknown) = only.iter().find(|it| !is_known(it)) {
         bail!("There is no guest test `{unknown}`");
     }
+    ensure_packages(PACKAGES)?;
     let built = build::run()?;
     let wanted: Vec<Test> = tests().filter(|test| is_wanted(test.name())).collect();
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);

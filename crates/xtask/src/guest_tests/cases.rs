@@ -168,6 +168,18 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "crashes",
+        script: "tests/guests/crashes.py",
+        with: nixpkgs::PACKAGES,
+        memory: "384M",
+        keeps_root: true,
+        disks: disks::DATA,
+        images: Some(disks::make_data_image),
+        limit: 3600,
+        said: &["subtest: 50 power cuts in the middle of writes", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
         name: "files",
         script: "tests/guests/files.py",
         kernel: Kernel::Generic,

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::host::ensure_packages;
 use crate::run::quiet;
 
 /// What the machines have behind their roots: keys of their own, and disks.
@@ -61,9 +60,17 @@ memory = true
     ),
 ];
 
+/// The disk of the test of many power cuts.
+pub(super) const DATA: &[(&str, &str, &str)] =
+    &[("machine", "", "[[machines.machine.disks]]\npath = \"data.qcow2\"\nserial = \"data\"\n")];
+
+/// Makes its image, empty.
+pub(super) fn make_data_image(folder: &Path) -> Result<()> {
+    qemu_img(folder, &["create", "-q", "-f", "qcow2", "data.qcow2", "2G"])
+}
+
 /// Makes the images that are not made by the machines' first start, and removes those that are.
 pub(super) fn make_images(folder: &Path) -> Result<()> {
-    ensure_packages(&["e2fsprogs", "qemu-utils"])?;
     for name in ["base.img", "middle.qcow2", "top.qcow2", "packed.qcow2", "over.qcow2", "nixos.img"] {
         let path = folder.join(name);
         if path.exists() {
@@ -78,10 +85,11 @@ pub(super) fn make_images(folder: &Path) -> Result<()> {
     let mut mkfs = Command::new("/sbin/mkfs.ext4");
     mkfs.args(["-q", "-L", "base", "-d", "content", "base.img", "32M"]);
     quiet("making a base image", mkfs.current_dir(folder))?;
-    let qemu_img = |words: &[&str]| {
-        quiet("making an image over another", Command::new("qemu-img").args(words).current_dir(folder))
-    };
-    qemu_img(&["create", "-q", "-f", "qcow2", "-b", "base.img", "-F", "raw", "middle.qcow2"])?;
-    qemu_img(&["create", "-q", "-f", "qcow2", "-b", "middle.qcow2", "-F", "qcow2", "top.qcow2"])?;
-    qemu_img(&["convert", "-c", "-O", "qcow2", "base.img", "packed.qcow2"])
+    qemu_img(folder, &["create", "-q", "-f", "qcow2", "-b", "base.img", "-F", "raw", "middle.qcow2"])?;
+    qemu_img(folder, &["create", "-q", "-f", "qcow2", "-b", "middle.qcow2", "-F", "qcow2", "top.qcow2"])?;
+    qemu_img(folder, &["convert", "-c", "-O", "qcow2", "base.img", "packed.qcow2"])
+}
+
+fn qemu_img(folder: &Path, words: &[&str]) -> Result<()> {
+    quiet("making a qcow2 image", Command::new("qemu-img").args(words).current_dir(folder))
 }
