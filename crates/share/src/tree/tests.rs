@@ -1,7 +1,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::FileType;
+use rustix::fs::{CWD, FileType, RenameFlags, renameat_with};
 
 use super::*;
 use crate::{Lock, LockKind};
@@ -36,6 +37,22 @@ impl Bed {
 
     fn find(&mut self, parent: NodeId, path: &str) -> Result<NodeId> {
         path.split('/').try_fold(parent, |at, part| Ok(self.tree.lookup(at, name(part))?.node))
+    }
+
+    /// Makes, moves and removes things in the folder `a`, and reads its `file`.
+    fn use_folder_in_steps(&mut self) -> Result<Vec<u8>> {
+        let tree = &mut self.tree;
+        let folder = tree.lookup(ROOT, name("a"))?.node;
+        let _ = tree.make_folder(folder, name("new"), FOLDER);
+        let _ = tree.rename((folder, name("new")), (folder, name("newer")), Exchange::Replace);
+        let _ = tree.remove_folder(folder, name("newer"));
+        // The next step has to find the folder again.
+        tree.folders.clear();
+        let file = tree.lookup(folder, name("file"))?.node;
+        let opened = tree.open_file(file, OpenHow::READ)?;
+        let mut content = [0; 16];
+        let length = rustix::io::pread(opened.as_fd(), &mut content, 0)?;
+        Ok(content[..length].to_vec())
     }
 
     fn names(&mut self, node: NodeId) -> Vec<String> {
@@ -248,6 +265,52 @@ fn a_folder_that_becomes_a_link_is_not_followed() {
     assert_ne!(bed.find(ROOT, "a/b").unwrap(), folder);
 }
 
+/// Does something at the end of a scope, be it by a panic.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
+/// Programs on the host that keep changing a folder for a link out of the share while a guest uses it.
+#[test]
+fn no_race_between_a_folder_and_a_link_leads_out() {
+    let mut bed = Bed::new();
+    let outside = bed.outside.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "secret").unwrap();
+    fs::create_dir(bed.path("a")).unwrap();
+    fs::write(bed.path("a/file"), "harmless").unwrap();
+    symlink("../outside", bed.path("link")).unwrap();
+    let (one, other) = (bed.path("a"), bed.path("link"));
+    let over = AtomicBool::new(false);
+    let (mut reached, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let _ends_with_this = OnDrop(|| over.store(true, Ordering::Relaxed));
+        while reached < 300 || refused < 300 {
+            // As if nothing had been seen before.
+            bed.tree.reset();
+            match bed.use_folder_in_steps() {
+                Ok(content) => {
+                    assert_eq!(content, b"harmless");
+                    reached += 1;
+                }
+                Err(_) => refused += 1,
+            }
+            assert!(reached + refused < 1_000_000, "{reached} times there, {refused} times not: no race");
+        }
+    });
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    assert_eq!(fs::read(outside.join("file")).unwrap(), b"secret");
+}
+
 #[test]
 fn a_folder_that_is_moved_out_leads_nowhere_else() {
     let mut bed = Bed::new();
@@ -276,7 +339,7 @@ fn a_file_in_anothers_place_is_another() {
     // A pipe is not waited for.
     let (file, _) = bed.tree.create(ROOT, name("g"), FILE, WRITE, true).unwrap();
     fs::remove_file(bed.path("g")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, bed.path("g"), FileType::Fifo, 0o600.into(), 0).unwrap();
+    rustix::fs::mknodat(CWD, bed.path("g"), FileType::Fifo, 0o600.into(), 0).unwrap();
     assert_eq!(bed.tree.open_file(file.node, OpenHow::READ).map(drop), Err(Errno::STALE));
 }
 
