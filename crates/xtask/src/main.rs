@@ -1,4 +1,4 @@
-//! Snowboot's own chores: `cargo xtask lab`, `guest`, `firmware`, `demo`, `bench`, `test`.
+//! Snowboot's own chores: `cargo xtask lab`, `guest`, `firmware`, `fuzz`, `demo`, `bench`, `test`.
 //!
 //! This package depends on none of Snowboot's crates: it runs cargo and Debian's tools and reads their output.
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@ mod build;
 mod debs;
 mod demo;
 mod firmware;
+mod fuzz;
 mod guest;
 mod guest_tests;
 mod host;
@@ -48,6 +49,8 @@ enum Chore {
     Dist,
     /// Build the payload that checks a machine from inside and print where it is
     Firmware,
+    /// Look for what a hostile guest could do to the servers of shares
+    Fuzz(fuzz::Args),
     /// Build the Python package as a wheel and print where it is
     Wheel,
     /// Run every check that has to hold before a change lands
@@ -78,6 +81,7 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Chore::Firmware => firmware::run(),
+        Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Wheel => {
             println!("{}", wheel::build()?.display());
             Ok(ExitCode::SUCCESS)

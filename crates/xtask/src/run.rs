@@ -1,10 +1,16 @@
 //! Running a program as one step of a chore: its name, its time, and its output where it fails.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
+
+use crate::host::project_root;
+
+/// The host's target, named by workspaces of their own so that their flags do not reach build scripts.
+pub(crate) const HOST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Runs `command` with its output passed through, and fails when it fails.
 pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
@@ -23,8 +29,25 @@ pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
 /// `cargo ARGUMENTS` at the project's root, with the two jobs that fit the machines this is built on.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(crate::host::project_root());
+    command.args(arguments).current_dir(project_root());
     command
+}
+
+/// `cargo ARGUMENTS` in a folder that is a workspace of its own, whose `.cargo/config.toml` says how it is compiled: for
+/// [`HOST_TARGET`], into [`own_target`].
+pub(crate) fn cargo_of_its_own(folder: &str, arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    command.current_dir(project_root().join(folder)).env("CARGO_TARGET_DIR", own_target(folder));
+    // Flags in the environment would replace those of that file.
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_BUILD_RUSTFLAGS"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Where a workspace of its own is built.
+pub(crate) fn own_target(folder: &str) -> PathBuf {
+    project_root().join("target").join(folder)
 }
 
 /// Runs `command` silently under a spinner, or a plain line where there is no terminal; shows its output when it fails.

@@ -8,10 +8,13 @@ use clap::ValueEnum;
 
 use crate::host::{ensure_packages, project_root};
 use crate::run::{cargo, step};
-use crate::{build, demo, firmware, guest_tests, tidy, wheel};
+use crate::{build, demo, firmware, fuzz, guest_tests, tidy, wheel};
 
 /// What this machine must have besides Rust.
-const PACKAGES: &[&str] = &["erofs-utils", "gcc", "libc6-dev", "python3"];
+const PACKAGES: &[&str] = &["erofs-utils", "g++", "gcc", "libc6-dev", "python3"];
+
+/// Enough to see that the fuzz targets still do their work; `cargo xtask fuzz` looks longer.
+const FUZZ_SECONDS: u32 = 10;
 
 /// Arguments of `cargo xtask test`.
 #[derive(Clone, Debug, clap::Args)]
@@ -19,7 +22,7 @@ pub(crate) struct Args {
     /// Only these groups of checks; all of them when none is named
     #[arg(value_enum)]
     only: Vec<Group>,
-    /// Of the tests with whole guests only these; the only way to have long ones (torture)
+    /// Of the tests with whole guests only these; the only way to have long ones (crashes, torture)
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     guest_tests: Vec<String>,
 }
@@ -31,6 +34,8 @@ enum Group {
     Lint,
     /// Rust tests that need no KVM
     Unit,
+    /// A short while of fuzzing
+    Fuzz,
     /// Documentation without warnings
     Doc,
     /// The Python package over shells of this host
@@ -48,6 +53,7 @@ impl Group {
         match self {
             Self::Lint => lint(),
             Self::Unit => step("unit tests", &mut cargo(&["test", "--quiet", "--workspace"])),
+            Self::Fuzz => fuzz::run_all(FUZZ_SECONDS),
             Self::Doc => {
                 let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
                 step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))
@@ -79,7 +85,8 @@ fn lint() -> Result<()> {
     let clippy =
         ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     step("clippy", &mut cargo(&clippy))?;
-    firmware::check()
+    firmware::check()?;
+    fuzz::check()
 }
 
 fn python() -> Result<()> {
