@@ -62,11 +62,20 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// A file, if only this user, or the one whose folder the administrator names, can have written it.
+    /// A file, if only this user, or the one whose folder the administrator names, can have written it. A warning says when
+    /// one is there that is not believed.
     #[must_use]
     pub fn open(&self, name: &str) -> Option<File> {
-        let file = File::open(self.file(name)).ok()?;
-        is_trusted(&file, &self.path).then_some(file)
+        let path = self.file(name);
+        let file = File::open(&path).ok()?;
+        let is_trusted = is_trusted(&file, &self.path);
+        if !is_trusted {
+            tracing::warn!(
+                path = %path.display(),
+                "a cached file is not used: it or its folder is another user's, or others can write to it"
+            );
+        }
+        is_trusted.then_some(file)
     }
 
     /// Makes a file that is there whole or not at all.
