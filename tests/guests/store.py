@@ -1,10 +1,12 @@
-# One store for three machines: in place (DAX) and as a disk; and files that virtiofsd serves.
+# One store for three machines: in place (DAX) and as a disk; files that virtiofsd serves, a disk that qemu-storage-daemon serves.
 import pathlib
 import subprocess
 import time
 
 OUTSIDE = pathlib.Path("/run/outside")
 SOCKET = pathlib.Path("/run/outside.sock")
+DISK = pathlib.Path("/run/outside.img")
+DISK_SOCKET = pathlib.Path("/run/outside-disk.sock")
 LABEL = "/dev/disk/by-label/nix-store"
 # The sum of bytes 0 to 250 over and over, 32 MiB of them.
 BIG = subprocess.run(
@@ -16,7 +18,16 @@ OUTSIDE.mkdir()
 virtiofsd = subprocess.Popen(
     ["/usr/lib/qemu/virtiofsd", f"--socket-path={SOCKET}", "-o", f"source={OUTSIDE}", "-o", "cache=auto"]
 )
-while not SOCKET.exists():
+DISK.write_bytes(b"from the host\n".ljust(32 << 20, b"."))
+storage_daemon = subprocess.Popen(
+    [
+        "qemu-storage-daemon",
+        f"--blockdev=driver=file,node-name=disk,filename={DISK}",
+        f"--export=type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={DISK_SOCKET},writable=on",
+    ]
+)
+while not (SOCKET.exists() and DISK_SOCKET.exists()):
+    assert virtiofsd.poll() is None and storage_daemon.poll() is None
     time.sleep(0.1)
 start_all()
 
@@ -56,7 +67,15 @@ with subtest("files of another process"):
     machine3.succeed("head -c 1000000 /dev/zero >/outside/zeroes && sync /outside/zeroes")
     assert (OUTSIDE / "zeroes").read_bytes() == bytes(1_000_000)
 
+with subtest("a disk of another process"):
+    assert machine3.succeed("head -n 1 /dev/vdc; cat /sys/block/vdc/size").split("\n")[:2] == ["from the host", "65536"]
+    machine3.succeed("dd if=/dev/vdc of=/dev/null bs=1M iflag=direct")
+    machine3.succeed("echo inside | dd of=/dev/vdc bs=4096 seek=3 conv=sync,fsync")
+    assert DISK.read_bytes()[3 * 4096 :].startswith(b"inside\n\0")
+
 with subtest("the other process dies"):
+    storage_daemon.kill()
+    storage_daemon.wait()
     virtiofsd.kill()
     virtiofsd.wait()
     machine3.succeed("(ls /outside/more &) >/dev/null 2>&1", "echo still here")

@@ -4,6 +4,7 @@ mod boot;
 mod figures;
 mod micro;
 mod shell;
+mod storage;
 
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench boot --firecracker ./firecracker
   cargo xtask bench shell
+  cargo xtask bench storage --firecracker ./firecracker --jobs disk
   cargo xtask bench shell --count 50 --json target/shell.json
   cargo xtask bench micro
   cargo xtask bench micro switch -- --quick
@@ -35,6 +37,8 @@ enum What {
     Boot(boot::Args),
     /// How long a command in a guest takes, and how much of that is Snowboot's
     Shell(shell::Args),
+    /// What disks and shared folders cost, beside other VMMs
+    Storage(storage::Args),
     /// How long single parts take, without a guest: queues, the switch, tables, kernels, the serial port
     Micro(micro::Args),
 }
@@ -44,6 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.what {
         What::Boot(args) => boot::run(args),
         What::Shell(args) => shell::run(args),
+        What::Storage(args) => storage::run(args),
         What::Micro(args) => micro::run(args),
     }
 }

@@ -24,6 +24,9 @@ const MODULES: &[&str] = &[
     "erofs",
     "overlay",
     "ext4",
+    "virtiofs",
+    "9pnet_virtio",
+    "9p",
     "af_packet",
 ];
 /// The mark of an init that runs (`docs/timeline.md`).
@@ -90,6 +93,29 @@ impl Archive {
         }
     }
 
+    fn busybox(&mut self) -> Result<()> {
+        let busybox = "/bin/busybox";
+        let content = fs::read(busybox).with_context(|| format!("Cannot read {busybox}"))?;
+        self.program("bin/busybox", &content)
+    }
+
+    /// Adds modules and all that they need, and a list of them in the order to load them in.
+    fn modules(&mut self, kernel_tree: &Path, wanted: &[&str]) -> Result<()> {
+        let modules = modules_folder(kernel_tree)?;
+        let dependencies = fs::read_to_string(modules.join("modules.dep"))
+            .map_or_else(|_| made_dependencies(kernel_tree, &modules), Ok)?;
+        let mut order = String::new();
+        for path in load_order(&dependencies, wanted) {
+            let name = path.rsplit('/').next().unwrap_or(&path);
+            let content =
+                fs::read(modules.join(&path)).with_context(|| format!("Cannot read the module {path}"))?;
+            self.file(&format!("modules/{name}"), &content)?;
+            order.push_str(name);
+            order.push('\n');
+        }
+        self.file("modules/order", order.as_bytes())
+    }
+
     fn member(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         self.put(Builder::new(path).mode(mode), content)
     }
@@ -123,22 +149,40 @@ pub(crate) fn common(kernel_tree: &Path, backdoor: Backdoor) -> Result<Vec<u8>> 
     if backdoor == Backdoor::InInitrdToo {
         archive.file("backdoor", &[])?;
     }
-    let busybox = "/bin/busybox";
-    archive.program("bin/busybox", &fs::read(busybox).with_context(|| format!("Cannot read {busybox}"))?)?;
-    let modules = modules_folder(kernel_tree)?;
-    let dependencies = fs::read_to_string(modules.join("modules.dep"))
-        .map_or_else(|_| made_dependencies(kernel_tree, &modules), Ok)?;
-    let mut order = String::new();
-    for path in load_order(&dependencies, MODULES) {
-        let name = path.rsplit('/').next().unwrap_or(&path);
-        let content =
-            fs::read(modules.join(&path)).with_context(|| format!("Cannot read the module {path}"))?;
-        archive.file(&format!("modules/{name}"), &content)?;
-        order.push_str(name);
-        order.push('\n');
-    }
-    archive.file("modules/order", order.as_bytes())?;
+    archive.busybox()?;
+    archive.modules(kernel_tree, MODULES)?;
     archive.finish()
+}
+
+/// An initrd that is all of a guest: `init` with busybox, `modules` and the programs at these paths of the host.
+pub(crate) fn whole(kernel_tree: &Path, init: &str, modules: &[&str], programs: &[&str]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in ["proc", "sys", "dev", "tmp"] {
+        archive.folder(folder)?;
+    }
+    archive.program("init", init.as_bytes())?;
+    archive.busybox()?;
+    archive.modules(kernel_tree, modules)?;
+    let mut files: Vec<String> = programs.iter().map(|&program| program.to_owned()).collect();
+    for program in programs {
+        files.extend(libraries(program)?);
+    }
+    files.sort();
+    files.dedup();
+    for file in files {
+        let content = fs::read(&file).with_context(|| format!("Cannot read {file}"))?;
+        archive.program(file.trim_start_matches('/'), &content)?;
+    }
+    archive.finish()
+}
+
+/// The shared libraries that a program of the host needs, and what loads them.
+fn libraries(program: &str) -> Result<Vec<String>> {
+    let output = std::process::Command::new("ldd").arg(program).output().context("Cannot run ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // `name => /path (address)`, or `/path (address)`.
+    let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    Ok(paths.map(str::to_owned).collect())
 }
 
 fn modules_folder(kernel_tree: &Path) -> Result<PathBuf> {

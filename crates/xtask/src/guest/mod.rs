@@ -26,6 +26,9 @@ const TOOLS_WITHOUT_ROOT: &[&str] = &["fakeroot", "uidmap"];
 /// Where apt keeps what the archive's packages are today.
 const APT_LISTS: &str = "/var/lib/apt/lists";
 
+/// The root image's name in a toplevel.
+pub(crate) use root::IMAGE as ROOT_IMAGE;
+
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask guest                                   machine1 and machine2, Debian's stock kernel
@@ -132,6 +135,18 @@ pub(crate) fn vmlinux(kernel: Kernel) -> Result<PathBuf> {
 /// The kernel as Debian ships it.
 pub(crate) fn bz_image(kernel: Kernel) -> Result<PathBuf> {
     lab::packed_kernel(&debs::fetch_unpacked(&debs::kernel_package(kernel.flavour())?)?)
+}
+
+/// An initrd that is all of a guest with this kernel; see [`initrd::whole`].
+pub(crate) fn whole_initrd(
+    kernel: Kernel,
+    init: &str,
+    modules: &[&str],
+    programs: &[&str],
+) -> Result<Vec<u8>> {
+    ensure_packages(TOOLS)?;
+    let kernel_tree = debs::fetch_unpacked(&debs::kernel_package(kernel.flavour())?)?;
+    initrd::whole(&kernel_tree, init, modules, programs)
 }
 
 /// The root image that goes with a kernel and packages.

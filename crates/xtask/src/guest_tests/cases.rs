@@ -1,6 +1,6 @@
 //! What each test of whole guests consists of.
 
-use super::{LIMIT, MakeFiles, disks, nixpkgs, store};
+use super::{LIMIT, MakeFiles, disks, nixpkgs, shared_root, store};
 use crate::guest::{Backdoor, Kernel};
 
 /// One run of `snowboot test`.
@@ -18,6 +18,8 @@ pub(super) struct Case {
     /// Whether each machine has a data disk besides its root, and how large it is in MiB.
     pub(super) data_disk: bool,
     pub(super) data_mib: u32,
+    /// Whether the root is a disk; otherwise the machines' own keys say what it is.
+    pub(super) root_disk: bool,
     /// Whether what a machine writes to its root is there again after its next start, as on a NixOS test machine.
     pub(super) keeps_root: bool,
     /// Whether each machine has its own kernel and initrd on disks, too, for a guest that starts them by itself.
@@ -66,6 +68,7 @@ pub(super) const CASE: Case = Case {
     memory: "256M",
     data_disk: false,
     data_mib: 64,
+    root_disk: true,
     keeps_root: false,
     boot_disks: false,
     disks: &[],
@@ -95,7 +98,7 @@ pub(super) const CASES: &[Case] = &[
         name: "power",
         script: "tests/guests/power.py",
         keeps_root: true,
-        limit: 900,
+        limit: 1800,
         said: &["the guest was reset: the machine starts again", "subtest: a power cut, and a start by hand"],
         ..CASE
     },
@@ -115,7 +118,7 @@ pub(super) const CASES: &[Case] = &[
         kernel: Kernel::Generic,
         machines: &["machine", "peer-node"],
         memory: "384M",
-        limit: 1200,
+        limit: 2400,
         said: &["subtest: join_all"],
         ..CASE
     },
@@ -199,7 +202,7 @@ pub(super) const CASES: &[Case] = &[
             Share { tag: "live", cache: "never", ..SHARE },
             Share { tag: "kept", cache: "auto", ..SHARE },
         ],
-        limit: 900,
+        limit: 1800,
         said: &["subtest: after mounting it again", "machine: the machine powered off"],
         ..CASE
     },
@@ -214,8 +217,21 @@ pub(super) const CASES: &[Case] = &[
             Share { tag: "fixed", writable: false, protocol: "9p", ..SHARE },
             Share { tag: "kept", protocol: "9p", ..SHARE },
         ],
-        limit: 1200,
+        limit: 2400,
         said: &["subtest: what the host changes meanwhile", "machine: the machine powered off"],
+        ..CASE
+    },
+    Case {
+        name: "shared-root",
+        script: "tests/guests/shared-root.py",
+        kernel: Kernel::Generic,
+        machines: &["new", "old"],
+        memory: "384M",
+        root_disk: false,
+        disks: shared_root::SHARES,
+        images: Some(shared_root::make_root),
+        limit: 1800,
+        said: &["subtest: what is exchanged", "old: the machine powered off"],
         ..CASE
     },
     Case {
@@ -231,7 +247,7 @@ pub(super) const CASES: &[Case] = &[
             Share { tag: "shared", cache: "auto", path: Some("$SHARED_DIR"), ..SHARE },
             Share { tag: "old", protocol: "9p", path: Some("$SHARED_DIR"), ..SHARE },
         ],
-        limit: 1200,
+        limit: 2400,
         said: &["subtest: old: many processes on two machines", "machine2: the machine powered off"],
         ..CASE
     },

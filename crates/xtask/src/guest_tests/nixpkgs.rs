@@ -43,7 +43,7 @@ pub(super) const CASES: &[Case] = &[
         machines: &["primary", "secondary1", "secondary2"],
         memory: "384M",
         keeps_root: true,
-        limit: 1200,
+        limit: 2400,
         said: &["subtest: the primary's power is cut"],
         ..SCRIPT
     },
@@ -53,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
         machines: &["client1", "client2", "server"],
         data_disk: true,
         keeps_root: true,
-        limit: 900,
+        limit: 1800,
         ..SCRIPT
     },
     Case {

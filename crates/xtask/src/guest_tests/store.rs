@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Two machines with one store in place, one with the same as a disk and with files of another process.
+/// Two machines with one store in place, one with the same as a disk with files and a disk of other processes.
 pub(super) const STORES: &[(&str, &str, &str)] = &[
     ("machine1", "", "[machines.machine1.store]\nfolder = \"content\"\nas = \"pmem\"\n"),
     ("machine2", "", "[machines.machine2.store]\nclosure = \"closure\"\nas = \"pmem\"\n"),
@@ -13,7 +13,8 @@ pub(super) const STORES: &[(&str, &str, &str)] = &[
         "machine3",
         "",
         "[machines.machine3.store]\nfolder = \"content\"\n\
-         [[machines.machine3.vhost-user]]\nkind = \"fs\"\ntag = \"outside\"\nsocket = \"/run/outside.sock\"\n",
+         [[machines.machine3.vhost-user]]\nkind = \"fs\"\ntag = \"outside\"\nsocket = \"/run/outside.sock\"\n\
+         [[machines.machine3.vhost-user]]\nkind = \"blk\"\nsocket = \"/run/outside-disk.sock\"\n",
     ),
 ];
 /// Large enough to be seen in what a guest has cached.

@@ -44,15 +44,29 @@ find_root() {
     esac
 }
 
-tries=0
-until device=$(find_root) && [ -n "$device" ]; do
-    tries=$((tries + 1))
-    [ $tries -lt 3000 ] || fail "there is no disk $root"
-    usleep 10000
-done
+wait_for_root() {
+    tries=0
+    until device=$(find_root) && [ -n "$device" ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 3000 ] || fail "there is no disk $root"
+        usleep 10000
+    done
+}
+
+# What holds the userland, to read from: a disk, or a folder of the host by its tag.
+mount_lower() {
+    case $root in
+    virtiofs:*) mount -t virtiofs -o ro "${root#*:}" /lower || fail "there is no share $root" ;;
+    9p:*) mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=16384,cache=loose "${root#*:}" /lower || fail "there is no share $root" ;;
+    *)
+        wait_for_root
+        mount -t erofs -o ro "$device" /lower 2>/dev/null
+        ;;
+    esac
+}
 
 mkdir -p /lower /rw /root
-if mount -t erofs -o ro "$device" /lower 2>/dev/null; then
+if mount_lower; then
     # What a machine writes to its root outlives it only on a disk.
     state=$(disk_with_serial state)
     if [ -n "$state" ]; then
@@ -61,7 +75,7 @@ if mount -t erofs -o ro "$device" /lower 2>/dev/null; then
         mount -t tmpfs -o mode=0755 tmpfs /rw
     fi
     mkdir -p /rw/upper /rw/work
-    mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work overlay /root || fail "cannot overlay $device"
+    mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work overlay /root || fail "cannot overlay $root"
 else
     mount -t ext4 "$device" /root || fail "$device holds neither an erofs nor an ext4 root"
 fi

@@ -1,0 +1,165 @@
+# The measuring part of `cargo xtask bench storage`: the same guest does the same work with a disk and with a shared folder under
+# each VMM in turn. What counts is the CPU time of all processes of the VMM, the guest's own in it.
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+DISK_MIB = 256
+BIG_MIB = 512
+FOLDERS = 500
+FILES = 100
+MEMORY_MIB = 1024
+# After what the guest has to mount: QEMU's 9p with what NixOS asks for, and with the largest messages that it takes.
+NINEP = "trans=virtio,version=9p2000.L"
+# A guest that says nothing for so long, in seconds of the host's clock, is stuck.
+STUCK = 1800
+
+
+def cpu_seconds(processes):
+    return sum(time.clock_gettime((~it.pid << 3) | 2) for it in processes)
+
+
+class Vmm:
+    """One VMM with one way to give the guest its disk or its folder."""
+
+    def __init__(self, name, command, mount="", beside=None):
+        self.name, self.command, self.mount, self.beside = name, command, mount, beside
+
+
+def run(vmm, job, log):
+    """CPU seconds between the guest's marks of each part of the job, and what it said."""
+    beside = None
+    if vmm.beside:
+        beside = subprocess.Popen(vmm.beside[0], stdout=log, stderr=log)
+        while not Path(vmm.beside[1]).exists():
+            assert beside.poll() is None, f"{vmm.beside[0]} has ended"
+            time.sleep(0.05)
+    command = [word.replace("JOB", f"bench.job={job} bench.mount={vmm.mount.replace(' ', '+')}") for word in vmm.command]
+    log.write(f"\n$ {command}\n")
+    log.flush()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+    processes = [process, beside] if beside else [process]
+    begun, spent, said, over = {}, {}, [], False
+    try:
+        for line in process.stdout:
+            text = line.decode(errors="replace").strip()
+            log.write(text + "\n")
+            match text.split():
+                case ["MARK", "begin", part]:
+                    begun[part] = cpu_seconds(processes)
+                case ["MARK", "end", part]:
+                    spent[part] = cpu_seconds(processes) - begun[part]
+                case ["MARK", "over"]:
+                    over = True
+                    break
+                case ["MARK", *words]:
+                    said.append(" ".join(words))
+        assert over, f"{vmm.name} ended in the middle of {job}"
+    finally:
+        log.flush()
+        for it in processes:
+            it.kill()
+            it.wait()
+    return spent, said
+
+
+def shared_folder(place):
+    """50,000 small files, and a large one."""
+    place.mkdir()
+    block = os.urandom(1 << 20)
+    with open(place / "big", "wb") as big:
+        for _ in range(BIG_MIB):
+            big.write(block)
+    for folder in range(FOLDERS):
+        (place / f"folder-{folder}").mkdir()
+        for file in range(FILES):
+            (place / f"folder-{folder}" / f"file-{file}").write_text(f"{folder} {file}\n")
+
+
+def vmms(args, work):
+    """For each job, who does it and how."""
+    image, folder, socket = work / "disk.img", work / "folder", work / "virtiofsd.sock"
+    base = "console=ttyS0 quiet panic=-1 JOB"
+    snowboot = [args.snowboot, "run", "--kernel", args.kernel, "--initrd", args.initrd, "--memory", f"{MEMORY_MIB}M"]
+    snowboot += ["--cmdline", base]
+    qemu = ["qemu-system-x86_64", "-machine", "q35,accel=kvm", "-cpu", "host", "-nodefaults", "-display", "none", "-serial", "stdio"]
+    qemu += ["-no-reboot", "-kernel", args.kernel, "-initrd", args.initrd, "-append", base, "-m", f"{MEMORY_MIB}M"]
+    shared = ["-object", f"memory-backend-memfd,id=m,size={MEMORY_MIB}M,share=on", "-numa", "node,memdev=m"]
+    disks = [
+        Vmm("snowboot", [*snowboot, "--disk", f"{image},format=raw,read-only"]),
+        Vmm("qemu", [*qemu, "-drive", f"if=none,id=d,format=raw,file={image}", "-device", "virtio-blk-pci,drive=d"]),
+    ]
+    for engine in ["Sync", "Async"] if args.firecracker else []:
+        config = work / f"firecracker-{engine}.json"
+        disk = {"drive_id": "d", "path_on_host": str(image), "is_root_device": False, "is_read_only": True, "io_engine": engine}
+        boot = {"kernel_image_path": args.elf_kernel, "initrd_path": args.initrd, "boot_args": base}
+
+        def fill(job, config=config, disk=disk, boot=boot):
+            boot = boot | {"boot_args": boot["boot_args"].replace("JOB", f"bench.job={job}")}
+            size = {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB}
+            config.write_text(json.dumps({"boot-source": boot, "drives": [disk], "machine-config": size}))
+            return config
+
+        command = [args.firecracker, "--no-api", "--enable-pci", "--config-file", str(fill("disk"))]
+        disks.append(Vmm(f"firecracker {engine.lower()}", command))
+    shares = [
+        Vmm(f"snowboot {cache}", [*snowboot, "--share", f"s={folder},cache={cache}"], "virtiofs -o ro s")
+        for cache in ["always", "auto"]
+    ]
+    options = f"9p -o {NINEP},ro,msize=512000,cache=loose s"
+    shares.append(Vmm("snowboot 9p", [*snowboot, "--share", f"s={folder},protocol=9p"], options))
+    for cache in ["always", "auto"]:
+        beside = [args.virtiofsd, f"--socket-path={socket}", "-o", f"source={folder},cache={cache}", "--thread-pool-size=1"]
+        device = ["-chardev", f"socket,id=c,path={socket}", "-device", "vhost-user-fs-pci,chardev=c,tag=s"]
+        shares.append(Vmm(f"qemu virtiofsd {cache}", [*qemu, *shared, *device], "virtiofs -o ro s", (beside, socket)))
+    device = ["-fsdev", f"local,id=f,path={folder},security_model=none,readonly=on", "-device", "virtio-9p-pci,fsdev=f,mount_tag=s"]
+    shares.append(Vmm("qemu 9p", [*qemu, *device], options))
+    shares.append(Vmm("qemu 9p 16k", [*qemu, *device], options.replace("512000", "16384")))
+    return {"disk": disks, "read": shares, "walk": shares}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    for name in ["snowboot", "kernel", "elf-kernel", "initrd", "work", "json"]:
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--firecracker")
+    parser.add_argument("--virtiofsd", default="/usr/lib/qemu/virtiofsd")
+    parser.add_argument("--jobs", default="disk,read,walk")
+    parser.add_argument("--only", default="", help="only VMMs whose name has this in it")
+    parser.add_argument("--runs", type=int, default=3)
+    args = parser.parse_args()
+    work = Path(args.work)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for name in ["kernel", "elf_kernel", "initrd", "snowboot", "firecracker"]:
+        if path := getattr(args, name):
+            place = work / Path(path).name
+            shutil.copy(path, place)
+            setattr(args, name, str(place))
+    jobs = args.jobs.split(",")
+    (work / "disk.img").write_bytes(os.urandom(1 << 20) * DISK_MIB if "disk" in jobs else b"")
+    if jobs != ["disk"]:
+        shared_folder(work / "folder")
+    figures = []
+    with open(args.json + ".log", "w") as log:
+        for job, ways in vmms(args, work).items():
+            for vmm in ways if job in jobs else []:
+                if not re.search(args.only, vmm.name):
+                    continue
+                runs = [run(vmm, job, log) for _ in range(args.runs)]
+                for part in runs[0][0]:
+                    seconds = [spent[part] for spent, _ in runs]
+                    row = {"vmm": vmm.name, "part": part, "seconds": statistics.median(seconds), "all": seconds}
+                    figures.append(row | {"said": runs[0][1]})
+                    print(f"{vmm.name:24} {part:12} {statistics.median(seconds):.3f} s  {seconds}", file=sys.stderr)
+    Path(args.json).write_text(json.dumps(figures, indent=1))
+
+
+main()
