@@ -34,8 +34,8 @@ def sql(text):
 
 def insert(first, last):
     """A shell command that inserts rows one by one, each a transaction of its own."""
-    row = "INSERT INTO tests.tests VALUES ($id, REPEAT('row $id ', 20));"
-    return f'for id in $(seq {first} {last}); do echo "{row}"; done | mysql -u root'
+    row = "INSERT INTO tests.tests VALUES ($id, REPEAT('row $id ', 20)); SELECT $id;"
+    return f'for id in $(seq {first} {last}); do echo "{row}"; done | mysql -u root -N --unbuffered >/run/written'
 
 
 def check(confirmed, cut):
@@ -63,13 +63,15 @@ with subtest(f"{CUTS} power cuts in the middle of writes"):
             "(while :; do for n in 1 2 3 4; do head -c 150000 /dev/urandom >/srv/data/files/busy-$n; sync -d /srv/data/files/busy-$n; "
             "done; rm /srv/data/files/busy-*; done) >&2 &",
         )
-        time.sleep(choice.uniform(0.1, 1.5))
+        machine.wait_until_succeeds(f"test $(tail -n 1 /run/written) -gt {confirmed} && test -e /srv/data/files/busy-2")
+        time.sleep(choice.uniform(0, 0.5))
         machine.crash()
         machine.start()
         machine.wait_for_unit("multi-user.target")
         machine.succeed("mount /dev/disk/by-id/virtio-data /srv/data", "systemctl start mariadb.service")
         rows = check(confirmed, cut + 1)
         machine.fail("dmesg | grep -i 'ext4-fs error'")
+        assert rows > confirmed, "the cut was not in the middle of writes"
         machine.log(f"cut {cut + 1}: {rows} rows, {rows - confirmed} of them not confirmed")
 
 with subtest("nothing is wrong with the file system and the image"):
