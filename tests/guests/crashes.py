@@ -35,7 +35,7 @@ def sql(text):
 def insert(first, last):
     """A shell command that inserts rows one by one, each a transaction of its own."""
     row = "INSERT INTO tests.tests VALUES ($id, REPEAT('row $id ', 20)); SELECT $id;"
-    return f'for id in $(seq {first} {last}); do echo "{row}"; done | mysql -u root -N --unbuffered >/run/written'
+    return f'seq {first} {last} | while read -r id; do echo "{row}"; done | mysql -u root -N --unbuffered >/run/written'
 
 
 def check(confirmed, cut):
