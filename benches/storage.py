@@ -17,7 +17,7 @@ BIG_MIB = 512
 FOLDERS = 500
 FILES = 100
 MEMORY_MIB = 1024
-# After what the guest has to mount: QEMU's 9p with what NixOS asks for, and with the largest messages that it takes.
+# As NixOS mounts it, but for the longest message.
 NINEP = "trans=virtio,version=9p2000.L"
 # A job that is not over after so many seconds of the host never ends. Those of an emulated host pass quickly while nothing happens.
 STUCK = 120
@@ -38,6 +38,8 @@ def run(vmm, job, log):
     """CPU seconds between the guest's marks of each part of the job, and what it said; None if it did not end."""
     beside = None
     if vmm.beside:
+        # What an earlier one left is no sign that this one is there.
+        Path(vmm.beside[1]).unlink(missing_ok=True)
         beside = subprocess.Popen(vmm.beside[0], stdout=log, stderr=log)
         while not Path(vmm.beside[1]).exists():
             assert beside.poll() is None, f"{vmm.beside[0]} has ended"

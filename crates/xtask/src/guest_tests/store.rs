@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Two machines with one store in place, one with the same as a disk with files and a disk of other processes.
+/// Two machines with one store in place, one with the same as a disk, and with files and a disk of other processes.
 pub(super) const STORES: &[(&str, &str, &str)] = &[
     ("machine1", "", "[machines.machine1.store]\nfolder = \"content\"\nas = \"pmem\"\n"),
     ("machine2", "", "[machines.machine2.store]\nclosure = \"closure\"\nas = \"pmem\"\n"),
