@@ -21,6 +21,8 @@ MEMORY_MIB = 1024
 NINEP = "trans=virtio,version=9p2000.L"
 # A job that is not over after so many seconds of the host never ends. Those of an emulated host pass quickly while nothing happens.
 STUCK = 120
+# The exit status when some figures are missing.
+SOME_MISSING = 3
 
 
 def cpu_seconds(processes):
@@ -35,7 +37,7 @@ class Vmm:
 
 
 def run(vmm, job, log):
-    """CPU seconds between the guest's marks of each part of the job, and what it said; None if it did not end."""
+    """CPU seconds between the guest's marks of each part of the job; None if it did not end."""
     beside = None
     if vmm.beside:
         # What an earlier one left is no sign that this one is there.
@@ -49,7 +51,7 @@ def run(vmm, job, log):
     log.flush()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
     processes = [process, beside] if beside else [process]
-    begun, spent, said, over = {}, {}, [], False
+    begun, spent, over = {}, {}, False
     watch = threading.Timer(STUCK, process.kill)
     watch.start()
     try:
@@ -65,8 +67,6 @@ def run(vmm, job, log):
                 case ["MARK", "over"]:
                     over = True
                     break
-                case ["MARK", *words]:
-                    said.append(" ".join(words))
     finally:
         watch.cancel()
         for it in processes:
@@ -74,7 +74,7 @@ def run(vmm, job, log):
             it.wait()
     if not over:
         print(f"{vmm.name:24} {job}: ended, or stuck, in the middle", file=sys.stderr)
-    return (spent, said) if over else None
+    return spent if over else None
 
 
 def shared_folder(place):
@@ -159,19 +159,20 @@ def main():
     (work / "disk.img").write_bytes(os.urandom(1 << 20) * DISK_MIB if "disk" in jobs else b"")
     if jobs != ["disk"]:
         shared_folder(work / "folder")
-    figures = []
+    figures, all_ended = [], True
     with open(args.json + ".log", "w") as log:
         for job, ways in vmms(args, work).items():
             for vmm in ways if job in jobs else []:
                 if not re.search(args.only, vmm.name):
                     continue
                 runs = [done for _ in range(args.runs) if (done := run(vmm, job, log))]
-                for part in runs[0][0] if runs else []:
-                    seconds = [spent[part] for spent, _ in runs]
-                    row = {"vmm": vmm.name, "part": part, "seconds": statistics.median(seconds), "all": seconds}
-                    figures.append(row | {"said": runs[0][1]})
+                all_ended = all_ended and len(runs) == args.runs
+                for part in runs[0] if runs else []:
+                    seconds = [spent[part] for spent in runs]
+                    figures.append({"vmm": vmm.name, "part": part, "seconds": statistics.median(seconds), "all": seconds})
                     print(f"{vmm.name:24} {part:12} {statistics.median(seconds):.3f} s  {seconds}", file=sys.stderr)
     Path(args.json).write_text(json.dumps(figures, indent=1))
+    return 0 if all_ended else SOME_MISSING
 
 
-main()
+sys.exit(main())

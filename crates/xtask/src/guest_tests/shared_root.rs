@@ -9,46 +9,44 @@ use anyhow::{Context, Result};
 use crate::guest::{self, Backdoor, Kernel};
 use crate::run::quiet;
 
-/// One machine has them by virtio-fs, one by 9P, by the tags that NixOS gives them.
-pub(super) const SHARES: &[(&str, &str, &str)] = &[
-    (
-        "new",
-        "cmdline = \"root=virtiofs:nix-store\"\n",
-        r#"[[machines.new.shares]]
-tag = "nix-store"
-path = "root"
-[[machines.new.shares]]
-tag = "shared"
-path = "$SHARED_DIR"
-writable = true
-cache = "auto"
-[[machines.new.shares]]
-tag = "xchg"
-path = "xchg-new"
-writable = true
-cache = "auto"
-"#,
-    ),
-    (
-        "old",
-        "cmdline = \"root=9p:nix-store\"\n",
-        r#"[[machines.old.shares]]
-tag = "nix-store"
-path = "root"
-protocol = "9p"
-[[machines.old.shares]]
-tag = "shared"
-path = "$SHARED_DIR"
-writable = true
-protocol = "9p"
-[[machines.old.shares]]
-tag = "xchg"
-path = "xchg-old"
-writable = true
-protocol = "9p"
-"#,
-    ),
-];
+/// A machine that has them all by one protocol, by the tags that NixOS gives them.
+macro_rules! machine {
+    ($name:literal, $protocol:literal, $cache:literal) => {
+        (
+            $name,
+            concat!("cmdline = \"root=", $protocol, ":nix-store\"\n"),
+            concat!(
+                share!($name, $protocol, "always", "nix-store", "root", "false"),
+                share!($name, $protocol, $cache, "shared", "$SHARED_DIR", "true"),
+                share!($name, $protocol, $cache, "xchg", concat!("xchg-", $name), "true"),
+            ),
+        )
+    };
+}
+
+macro_rules! share {
+    ($name:literal, $protocol:literal, $cache:literal, $tag:literal, $path:expr, $writable:literal) => {
+        concat!(
+            "[[machines.",
+            $name,
+            ".shares]]\ntag = \"",
+            $tag,
+            "\"\npath = \"",
+            $path,
+            "\"\nwritable = ",
+            $writable,
+            "\ncache = \"",
+            $cache,
+            "\"\nprotocol = \"",
+            $protocol,
+            "\"\n"
+        )
+    };
+}
+
+/// One machine has them by virtio-fs, one by 9P, whose cache is the guest's own business.
+pub(super) const SHARES: &[(&str, &str, &str)] =
+    &[machine!("new", "virtiofs", "auto"), machine!("old", "9p", "always")];
 
 /// Unpacks the root image of guests with the stock kernel.
 pub(super) fn make_root(folder: &Path) -> Result<()> {
