@@ -28,11 +28,24 @@ use crate::run::quiet;
 /// `qemu-system-common` has virtiofsd.
 const PACKAGES: &[&str] = &["e2fsprogs", "erofs-utils", "qemu-system-common", "qemu-utils"];
 
-/// Tests that take too long for every run: they run when they are named.
-const LONG: &[&str] = &["crashes", "torture"];
-
-/// The tests to begin with.
-const FIRST: &[&str] = &["conformance", "disks"];
+/// The tests of every run, those first that take long and whose guests are made quickly, so that they run while those of
+/// the nixpkgs scripts are made. Between them they have each device, each kind of share, both kernels, both drivers and
+/// each way for a machine to end; all tests together take hours on an emulated host.
+const EVERY_RUN: &[&str] = &[
+    "conformance",
+    "disks",
+    "shared-root",
+    "store",
+    "ninep",
+    "shares",
+    "nginx",
+    "firewall",
+    "switch-root",
+    TERMINAL,
+    RUST,
+    "ping-small",
+    "panic",
+];
 
 /// The test that is written in Rust, with the driver as a library.
 const RUST: &str = "rust";
@@ -78,19 +91,22 @@ struct Job {
     images: Option<(MakeFiles, PathBuf)>,
 }
 
-/// Runs the cases with these names, or when none is named all but the long ones; the first that fails is the error.
-pub(crate) fn run(only: &[String]) -> Result<()> {
-    let is_wanted = |name: &str| match only {
-        [] => !LONG.contains(&name),
-        only => only.iter().any(|it| it == name),
-    };
-    let is_known = |name: &str| tests().any(|test| test.name() == name);
-    if let Some(unknown) = only.iter().find(|it| !is_known(it)) {
-        bail!("There is no guest test `{unknown}`");
-    }
+/// Which tests to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Selection<'a> {
+    /// Those of every run.
+    Usual,
+    /// Those with these names.
+    Named(&'a [String]),
+    /// All there are.
+    All,
+}
+
+/// Runs the tests; the first that fails is the error.
+pub(crate) fn run(selection: Selection<'_>) -> Result<()> {
+    let wanted = wanted(selection)?;
     ensure_packages(PACKAGES)?;
     let built = build::run()?;
-    let wanted: Vec<Test> = tests().filter(|test| is_wanted(test.name())).collect();
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     let queue = Mutex::new(wanted.into_iter());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -105,6 +121,18 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
     })
 }
 
+fn wanted(selection: Selection<'_>) -> Result<Vec<Test>> {
+    let named = |name: &str| {
+        let found = every_test().find(|test| test.name() == name);
+        found.with_context(|| format!("There is no guest test `{name}`"))
+    };
+    match selection {
+        Selection::Usual => EVERY_RUN.iter().map(|name| named(name)).collect(),
+        Selection::Named(names) => names.iter().map(|name| named(name)).collect(),
+        Selection::All => Ok(every_test().collect()),
+    }
+}
+
 /// A guest test.
 enum Test {
     Case(&'static Case),
@@ -112,12 +140,9 @@ enum Test {
     Rust,
 }
 
-/// First those that take long and whose guests are made quickly, so that they run while those of the nixpkgs scripts are
-/// made; then the dearest.
-fn tests() -> impl Iterator<Item = Test> {
-    let (quick, other): (Vec<&Case>, Vec<&Case>) = CASES.iter().partition(|case| FIRST.contains(&case.name));
-    let cases = quick.into_iter().chain(nixpkgs::CASES).chain(other);
-    cases.map(Test::Case).chain([Test::Terminal, Test::Rust])
+fn every_test() -> impl Iterator<Item = Test> {
+    let cases = CASES.iter().chain(nixpkgs::CASES).map(Test::Case);
+    cases.chain([Test::Terminal, Test::Rust])
 }
 
 impl Test {
@@ -341,4 +366,16 @@ fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_run_has_tests_that_there_are() {
+        assert_eq!(wanted(Selection::Usual).unwrap().len(), EVERY_RUN.len());
+        assert!(wanted(Selection::All).unwrap().len() > EVERY_RUN.len());
+        assert!(wanted(Selection::Named(&["pong".to_owned()])).is_err());
+    }
 }

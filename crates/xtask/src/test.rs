@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::guest_tests::Selection;
 use crate::host::{ensure_packages, project_root};
 use crate::run::{cargo, step};
 use crate::{build, demo, firmware, fuzz, guest_tests, tidy, wheel};
@@ -13,16 +14,20 @@ use crate::{build, demo, firmware, fuzz, guest_tests, tidy, wheel};
 /// What this machine must have besides Rust.
 const PACKAGES: &[&str] = &["erofs-utils", "g++", "gcc", "libc6-dev", "python3"];
 
-/// Enough to see that the fuzz targets still do their work; `cargo xtask fuzz` looks longer.
+/// Enough to see that the fuzz targets still do their work; `cargo xtask fuzz` looks longer. Their build alone takes
+/// minutes.
 const FUZZ_SECONDS: u32 = 10;
 
 /// Arguments of `cargo xtask test`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only these groups of checks; all of them when none is named
+    /// Only these groups of checks; all but the fuzzing when none is named
     #[arg(value_enum)]
     only: Vec<Group>,
-    /// Of the tests with whole guests only these; the only way to have long ones (crashes, torture)
+    /// The fuzzing too, and all tests with whole guests: hours on an emulated host
+    #[arg(long, conflicts_with = "guest_tests")]
+    all: bool,
+    /// Of the tests with whole guests these, instead of those of every run
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     guest_tests: Vec<String>,
 }
@@ -61,7 +66,24 @@ impl Group {
             Self::Python => python(),
             Self::Package => wheel::test(),
             Self::Platform => platform(),
-            Self::Guests => guest_tests::run(&args.guest_tests),
+            Self::Guests => guest_tests::run(args.guests()),
+        }
+    }
+}
+
+impl Args {
+    fn wants(&self, group: Group) -> bool {
+        match self.only.as_slice() {
+            [] => self.all || group != Group::Fuzz,
+            only => only.contains(&group),
+        }
+    }
+
+    fn guests(&self) -> Selection<'_> {
+        match self.guest_tests.as_slice() {
+            _ if self.all => Selection::All,
+            [] => Selection::Usual,
+            names => Selection::Named(names),
         }
     }
 }
@@ -71,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     ensure_packages(PACKAGES)?;
     for group in Group::value_variants() {
-        if args.only.is_empty() || args.only.contains(group) {
+        if args.wants(*group) {
             group.run(args)?;
         }
     }

@@ -277,7 +277,7 @@ pub(super) const CASES: &[Case] = &[
         script: "tests/guests/hang.py",
         machines: &["machine1", "machine2"],
         // Long enough for a boot on a busy machine.
-        own_limit: Some(150),
+        own_limit: Some(300),
         status: 143,
         said: &[
             "subtest: the time limit of the test",

@@ -7,7 +7,7 @@ REQUESTS=4001
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-for module in $(cat /modules/order); do insmod /modules/$module; done
+for module in $(cat /modules/always/list); do insmod /modules/always/$module; done
 for word in $(cat /proc/cmdline); do
     case $word in
         bench.job=*) job=${word#*=} ;;

@@ -15,9 +15,13 @@ fail() {
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-while read -r module; do
-    insmod "/modules/$module" || echo "initrd: cannot load $module" >/dev/console
-done </modules/order
+
+load() {
+    while read -r module; do
+        insmod "/modules/$1/$module" || echo "initrd: cannot load $module" >/dev/console
+    done <"/modules/$1/list"
+}
+load always
 
 root='' init=/sbin/init
 for word in $(cat /proc/cmdline); do
@@ -56,8 +60,14 @@ wait_for_root() {
 # What holds the userland, to read from: a disk, or a folder of the host by its tag.
 mount_lower() {
     case $root in
-    virtiofs:*) mount -t virtiofs -o ro "${root#*:}" /lower || fail "there is no share $root" ;;
-    9p:*) mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=16384,cache=loose "${root#*:}" /lower || fail "there is no share $root" ;;
+    virtiofs:*)
+        load virtiofs
+        mount -t virtiofs -o ro "${root#*:}" /lower || fail "there is no share $root"
+        ;;
+    9p:*)
+        load 9p
+        mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=16384,cache=loose "${root#*:}" /lower || fail "there is no share $root"
+        ;;
     *)
         wait_for_root
         mount -t erofs -o ro "$device" /lower 2>/dev/null
@@ -70,6 +80,7 @@ if mount_lower; then
     # What a machine writes to its root outlives it only on a disk.
     state=$(disk_with_serial state)
     if [ -n "$state" ]; then
+        load ext4
         mount -t ext4 "$state" /rw || fail "cannot mount $state"
     else
         mount -t tmpfs -o mode=0755 tmpfs /rw
@@ -77,6 +88,7 @@ if mount_lower; then
     mkdir -p /rw/upper /rw/work
     mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work overlay /root || fail "cannot overlay $root"
 else
+    load ext4
     mount -t ext4 "$device" /root || fail "$device holds neither an erofs nor an ext4 root"
 fi
 # A root that was kept has them already.
