@@ -1,6 +1,7 @@
 //! What is behind a disk: one of the ways in which its bytes are kept.
 
 use std::io;
+use std::sync::Arc;
 
 use imago::io_buffers::{IoVector, IoVectorMut};
 
@@ -11,7 +12,7 @@ use super::qcow2::Qcow2Image;
 /// The bytes of a disk. Reads past the end of what is there give zeroes; nobody calls past the end of the disk.
 #[derive(Debug)]
 pub(super) enum Content {
-    Raw(ImageFile),
+    Raw(Arc<ImageFile>),
     Qcow2(Box<Qcow2Image>),
     Overlay(Box<Overlay>),
 }

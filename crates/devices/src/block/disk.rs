@@ -20,7 +20,7 @@ use vm_memory::{Bytes, VolatileSlice};
 use super::content::Content;
 use super::draft::Draft;
 use super::error::{DiskError, unusable};
-use super::file::{self, FileId, ImageFile};
+use super::file::{self, FileId, ImageFile, Reach};
 use super::format::{Format, Looks, MAGIC, looks};
 use super::overlay::{Changes, Overlay};
 use super::qcow2::Qcow2Image;
@@ -135,7 +135,7 @@ impl Disk {
     /// When the file cannot be used.
     pub fn of_nameless(file: File, path: &Path) -> Result<Self, DiskError> {
         let file = ImageFile::lock(file, path, false)?;
-        Self::of_content(file.path().to_owned(), file.size()?, Content::Raw(file), false)
+        Self::of_content(file.path().to_owned(), file.size()?, Content::Raw(Arc::new(file)), false)
     }
 
     /// Size in sectors of 512 bytes.
@@ -185,7 +185,7 @@ impl Disk {
             None => guess(&file)?,
         };
         let mut disk = match chosen {
-            Format::Raw => Self::of_content(path, file.size()?, Content::Raw(file), read_only),
+            Format::Raw => Self::of_content(path, file.size()?, Content::Raw(Arc::new(file)), read_only),
             Format::Qcow2 => {
                 let image = Box::new(Qcow2Image::open(file, id)?);
                 Self::of_content(path, image.size(), Content::Qcow2(image), read_only)
@@ -199,19 +199,33 @@ impl Disk {
         Ok(Self { path, content, sectors: bytes.div_ceil(SECTOR), read_only, is_guess: false })
     }
 
+    /// Reads from byte `offset` into `buffers`, unless that would have to wait for the host's storage and can be done
+    /// aside: then the file to [read](read_file) is returned. Of what has a format one cannot tell beforehand.
+    pub(super) fn read_at_once<B: BitmapSlice>(
+        &self,
+        buffers: &[VolatileSlice<'_, B>],
+        offset: u64,
+    ) -> io::Result<Option<Arc<ImageFile>>> {
+        if let Content::Raw(file) = &self.content
+            && buffers.len() <= MOST_BUFFERS
+        {
+            let (vector, _guard) = IoVectorMut::from_volatile_slice(buffers);
+            match file.read_at_once(vector, offset) {
+                Reach::All => return Ok(None),
+                Reach::Less => return Ok(Some(Arc::clone(file))),
+                Reach::Unknown => {}
+            }
+        }
+        self.read(buffers, offset).map(|()| None)
+    }
+
     /// Reads from byte `offset` into `buffers`.
     pub(super) fn read<B: BitmapSlice>(
         &self,
         buffers: &[VolatileSlice<'_, B>],
         offset: u64,
     ) -> io::Result<()> {
-        let mut offset = offset;
-        for part in buffers.chunks(MOST_BUFFERS) {
-            let (vector, _guard) = IoVectorMut::from_volatile_slice(part);
-            let length = vector.len();
-            self.content.read(vector, offset)?;
-            offset = offset.checked_add(length).ok_or(io::ErrorKind::InvalidInput)?;
-        }
+        read_in_parts(buffers, offset, |vector, offset| self.content.read(vector, offset))?;
         // A file that was cut short reads as zeroes, so a look at its length is only worth it after those.
         if buffers.last().is_some_and(ends_in_zeroes) { self.content.check_length() } else { Ok(()) }
     }
@@ -252,6 +266,14 @@ impl Disk {
         if rest.is_empty() { Ok(()) } else { self.content.write(rest, length) }
     }
 
+    /// The file that a flush which lasts has to wait for, where that can be done aside.
+    pub(super) fn to_sync(&self) -> Option<Arc<ImageFile>> {
+        match &self.content {
+            Content::Raw(file) if !self.read_only => Some(Arc::clone(file)),
+            _ => None,
+        }
+    }
+
     /// Hands everything written so far to the host's kernel; with `sync`, makes it last.
     pub(super) fn flush(&self, sync: bool) -> io::Result<()> {
         if self.read_only {
@@ -270,6 +292,30 @@ impl Disk {
     pub(super) fn zero(&mut self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
         self.content.zero(offset, length, unmap)
     }
+}
+
+/// Reads from byte `offset` of an image's file into `buffers`, as [`Disk::read`] of a raw disk.
+pub(super) fn read_file<B: BitmapSlice>(
+    file: &ImageFile,
+    buffers: &[VolatileSlice<'_, B>],
+    offset: u64,
+) -> io::Result<()> {
+    read_in_parts(buffers, offset, |vector, offset| file.read(vector, offset))?;
+    if buffers.last().is_some_and(ends_in_zeroes) { file.check_length() } else { Ok(()) }
+}
+
+fn read_in_parts<B: BitmapSlice>(
+    buffers: &[VolatileSlice<'_, B>],
+    mut offset: u64,
+    read: impl Fn(IoVectorMut<'_>, u64) -> io::Result<()>,
+) -> io::Result<()> {
+    for part in buffers.chunks(MOST_BUFFERS) {
+        let (vector, _guard) = IoVectorMut::from_volatile_slice(part);
+        let length = vector.len();
+        read(vector, offset)?;
+        offset = offset.checked_add(length).ok_or(io::ErrorKind::InvalidInput)?;
+    }
+    Ok(())
 }
 
 /// The format of an image whose format nobody said.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::{StorageExt, StorageOpenOptions};
 use rustix::fs::{FallocateFlags, OFlags, fallocate, fdatasync};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::error::{DiskError, failed, refused};
 
@@ -29,6 +30,17 @@ pub(super) struct ImageFile {
 /// Which file it is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId(u64, u64);
+
+/// How much of what was to be read is in the host's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All, and it was read.
+    All,
+    /// Not all.
+    Less,
+    /// The file system does not tell.
+    Unknown,
+}
 
 /// Opens a file for an image, not locked yet.
 pub(super) fn open(path: &Path, read_only: bool) -> Result<(File, FileId), DiskError> {
@@ -100,6 +112,19 @@ impl ImageFile {
     pub(super) fn start(&self, bytes: &mut [u8]) -> Result<usize, DiskError> {
         rustix::io::retry_on_intr(|| rustix::io::pread(&self.file, &mut *bytes, 0))
             .map_err(|error| failed(&self.path, "read", error.into()))
+    }
+
+    /// Reads what is in the host's memory already, and does not wait for its storage.
+    pub(super) fn read_at_once(&self, buffers: IoVectorMut<'_>, offset: u64) -> Reach {
+        let wanted = buffers.len();
+        let mut parts = buffers.into_inner();
+        match rustix::io::preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT) {
+            Ok(length) if u64::try_from(length) == Ok(wanted) => Reach::All,
+            // Or the file ends there.
+            Ok(_) | Err(Errno::AGAIN) => Reach::Less,
+            // Not every file system can tell; and a read that fails is told of by one that may wait.
+            Err(_) => Reach::Unknown,
+        }
     }
 
     /// Past the end of the file there are zeroes.

@@ -1,11 +1,14 @@
 //! virtio-blk (virtio 1.2, 5.2) over a disk image.
 //!
 //! Requests of a queue are served in order, in the call that brings them, and data moves between the image and guest memory
-//! in place. A call may wait for the host's storage, so a disk wants a thread of its own. It has a queue per vCPU, so that
-//! no vCPU waits for another one's lock and each is interrupted itself; one thread serves all of them.
+//! in place. What of a raw image is not in the host's memory is read aside, many reads at once, and so it is flushed; the
+//! driver has to wait for an answer before it may rely on an order (5.2.6). Other calls may wait for the host's storage, so a
+//! disk wants a thread of its own. It has a queue per vCPU, so that no vCPU waits for another one's lock and each is
+//! interrupted itself; one thread serves all of them.
 //! The device owns the image and whether its cache is write-back. A guest can only ever hurt its own image: every range
 //! is checked against the capacity, and every request is answered with a status if there is a byte for it.
 
+mod aside;
 mod content;
 mod disk;
 mod draft;
@@ -21,17 +24,22 @@ mod transfer;
 mod trouble;
 mod wire;
 
+use std::io;
+use std::os::fd::BorrowedFd;
+
 use serde::{Deserialize, Serialize};
 use snowboot_virtio::{
     Device, DeviceId, Identity, NotSaveable, QueueFault, RestoreError, Saved, Served, Session, StartError,
+    Token,
 };
 
+use self::aside::{Aside, Finished, Task};
 pub use self::disk::{Disk, SECTOR};
 pub use self::error::DiskError;
 pub use self::format::Format;
 pub use self::overlay::Changes;
 use self::request::Backend;
-use self::transfer::answer;
+use self::transfer::{Answer, answer};
 use self::trouble::Troubles;
 use self::wire::{
     F_BLK_SIZE, F_CONFIG_WCE, F_DISCARD, F_FLUSH, F_MQ, F_RO, F_SEG_MAX, F_TOPOLOGY, F_WRITE_ZEROES, ID,
@@ -114,16 +122,29 @@ pub struct Block {
     /// What the driver last chose: whether written data may wait in the host's cache for a flush.
     writeback: bool,
     troubles: Troubles,
+    aside: Aside,
     session: Option<Session>,
 }
 
+/// Requests that were done aside.
+const ASIDE: Token = Token(0);
+
 impl Block {
     /// A device for `disk`. It is read-only if the options say so or the image was opened that way.
-    #[must_use]
-    pub fn new(disk: Disk, options: Options) -> Self {
+    ///
+    /// # Errors
+    /// When the host has no event descriptor left.
+    pub fn new(disk: Disk, options: Options) -> io::Result<Self> {
         let read_only = options.read_only || disk.is_read_only();
         let options = Options { read_only, queues: options.queues.clamp(1, MOST_QUEUES), ..options };
-        Self { disk, options, writeback: true, troubles: Troubles::default(), session: None }
+        Ok(Self {
+            disk,
+            options,
+            writeback: true,
+            troubles: Troubles::default(),
+            aside: Aside::new()?,
+            session: None,
+        })
     }
 
     /// Where it tells of failures of the host's storage.
@@ -139,9 +160,9 @@ impl Block {
         &self.disk
     }
 
-    fn serve(&mut self, queue: u16) -> Result<(), QueueFault> {
+    fn serve(&mut self, index: u16) -> Result<(), QueueFault> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        let Some(Some(queue)) = session.queues.get_mut(usize::from(queue)) else { return Ok(()) };
+        let Some(Some(queue)) = session.queues.get_mut(usize::from(index)) else { return Ok(()) };
         // Without a way to flush, everything written must last (5.2.5.2).
         let switchable = session.features & F_CONFIG_WCE != 0;
         let writeback = session.features & F_FLUSH != 0 && (self.writeback || !switchable);
@@ -152,9 +173,27 @@ impl Block {
             let cost = chain.reader.remaining().saturating_add(chain.writer.remaining());
             left = left.saturating_sub(cost);
             let mut is_slow = false;
-            let chain = answer(chain, |payload| backend.handle(payload, &mut is_slow));
-            if is_slow || left == 0 { Served::Last(chain) } else { Served::Done(chain) }
+            match answer(chain, |payload| backend.handle(payload, &mut is_slow)) {
+                Answer::Later(pending, work) => {
+                    self.aside.hand_out(Task { queue: index, pending, work });
+                    Served::Later
+                }
+                Answer::Done(chain) if is_slow || left == 0 => Served::Last(chain),
+                Answer::Done(chain) => Served::Done(chain),
+            }
         })
+    }
+
+    /// Gives a request that was served aside back to the driver.
+    fn finish(&mut self, finished: Finished, session: &mut Session) -> Result<(), QueueFault> {
+        let Finished { queue, chain, kind, outcome } = finished;
+        if let Err(error) = outcome {
+            self.troubles.note(self.disk.path(), kind.name(), &error);
+        }
+        match session.queues.get_mut(usize::from(queue)) {
+            Some(Some(queue)) => queue.complete(&session.interrupt, chain),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -210,7 +249,12 @@ impl Device for Block {
     }
 
     fn stop(&mut self) -> Option<Session> {
-        self.session.take()
+        let mut session = self.session.take()?;
+        while let Some(finished) = self.aside.wait() {
+            // A ring that is corrupt stays so, and is found to be when it is used again.
+            let _ = self.finish(finished, &mut session);
+        }
+        Some(session)
     }
 
     fn reset(&mut self) {
@@ -219,6 +263,22 @@ impl Device for Block {
 
     fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {
         self.serve(queue)
+    }
+
+    fn sources(&self) -> Vec<(Token, BorrowedFd<'_>)> {
+        vec![(ASIDE, self.aside.news())]
+    }
+
+    fn source_ready(&mut self, _token: Token) -> Result<(), QueueFault> {
+        self.aside.drain();
+        // None is in flight without a session.
+        let Some(mut session) = self.session.take() else { return Ok(()) };
+        let mut outcome = Ok(());
+        while let Some(finished) = self.aside.next() {
+            outcome = outcome.and(self.finish(finished, &mut session));
+        }
+        self.session = Some(session);
+        outcome
     }
 
     fn save(&self) -> Result<Saved, NotSaveable> {

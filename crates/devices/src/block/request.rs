@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 
+use super::aside::{self, Work};
 use super::disk::{Disk, SECTOR};
 use super::transfer::Payload;
 use super::trouble::Troubles;
@@ -17,41 +18,55 @@ pub(super) struct Backend<'a> {
 }
 
 impl Backend<'_> {
-    /// Serves one request; `is_slow` is set when it made the host's storage wait.
-    pub(super) fn handle(&mut self, mut payload: Payload<'_>, is_slow: &mut bool) -> Status {
+    /// Serves one request, unless it is work to be done aside; `is_slow` is set when it made the host's storage wait.
+    pub(super) fn handle(&mut self, mut payload: Payload<'_>, is_slow: &mut bool) -> Result<Status, Work> {
         let mut header = [0; HEADER];
         if payload.reader.read_exact(&mut header).is_err() {
-            return Status::IoError;
+            return Ok(Status::IoError);
         }
         let request = Request::parse(header);
         *is_slow = match request {
             Request::Discard | Request::Zero => true,
-            Request::Flush => !self.options.volatile,
-            Request::Write { .. } => !self.writeback && !self.options.volatile,
+            Request::Flush => self.lasts(),
+            Request::Write { .. } => !self.writeback && self.lasts(),
             Request::Read { .. } | Request::Id | Request::Unknown => false,
         };
-        match request {
-            Request::Read { sector } => self.read(&mut payload, sector),
+        let status = match request {
+            Request::Read { sector } => return self.read(&mut payload, sector),
+            Request::Flush => match self.disk.to_sync().filter(|_| self.lasts()) {
+                Some(file) => return Err(Work { file, kind: aside::Kind::Flush }),
+                None => self.flush(),
+            },
             Request::Write { sector } => self.writing(|backend| backend.write(&mut payload, sector)),
-            Request::Flush => self.flush(),
-            Request::Id => {
-                let id = &self.options.serial.0;
-                let length = payload.writer.remaining().min(id.len());
-                match payload.writer.write_all(id.get(..length).unwrap_or_default()) {
-                    Ok(()) => Status::Ok,
-                    Err(_) => Status::IoError,
-                }
-            }
+            Request::Id => self.name(&mut payload),
             Request::Discard => self.writing(|backend| backend.ranges(&mut payload, Kind::Discard)),
             Request::Zero => self.writing(|backend| backend.ranges(&mut payload, Kind::Zero)),
             Request::Unknown => Status::Unsupported,
+        };
+        Ok(status)
+    }
+
+    fn read(&mut self, payload: &mut Payload<'_>, sector: u64) -> Result<Status, Work> {
+        let Some(offset) = self.range(sector, payload.writer.remaining()) else { return Ok(Status::IoError) };
+        match payload.read_from(self.disk, offset) {
+            Ok(Some(file)) => Err(Work { file, kind: aside::Kind::Read { offset } }),
+            Ok(None) => Ok(Status::Ok),
+            Err(error) => Ok(self.status("reading", Err(error))),
         }
     }
 
-    fn read(&mut self, payload: &mut Payload<'_>, sector: u64) -> Status {
-        let Some(offset) = self.range(sector, payload.writer.remaining()) else { return Status::IoError };
-        let outcome = payload.read_from(self.disk, offset);
-        self.status("reading", outcome)
+    fn name(&self, payload: &mut Payload<'_>) -> Status {
+        let id = &self.options.serial.0;
+        let length = payload.writer.remaining().min(id.len());
+        match payload.writer.write_all(id.get(..length).unwrap_or_default()) {
+            Ok(()) => Status::Ok,
+            Err(_) => Status::IoError,
+        }
+    }
+
+    /// Whether what is flushed is to outlive the host.
+    fn lasts(&self) -> bool {
+        !self.options.volatile
     }
 
     fn write(&mut self, payload: &mut Payload<'_>, sector: u64) -> Status {
@@ -61,7 +76,7 @@ impl Backend<'_> {
     }
 
     fn flush(&mut self) -> Status {
-        let outcome = self.disk.flush(!self.options.volatile);
+        let outcome = self.disk.flush(self.lasts());
         self.status("flushing", outcome)
     }
 

@@ -54,7 +54,8 @@ pub(super) fn attach(
             ..Options::default()
         };
         let opened = Opener { config: disk, machine: &config.name, index, temporary }.open()?;
-        platform.add_virtio(Box::new(Block::new(opened, options).warn(warnings.clone())), Pace::Slow)?;
+        let device = Block::new(opened, options).map_err(Error::host("set up a disk"))?;
+        platform.add_virtio(Box::new(device.warn(warnings.clone())), Pace::Slow)?;
     }
     Ok(())
 }
