@@ -3,7 +3,7 @@
 //!
 //! Owned by one block device, which hands out requests and takes them back finished. The threads come with the need, so a disk
 //! that is in the host's memory has none. They touch an image's file and the memory of the request they hold, nothing else.
-//! io_uring would do the same with fewer threads; its submissions are raw memory, which devices do not handle.
+//! `io_uring` would do the same with fewer threads; its submissions are raw memory, which devices do not handle.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

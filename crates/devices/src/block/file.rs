@@ -4,6 +4,7 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use imago::io_buffers::{IoVector, IoVectorMut};
 use imago::{StorageExt, StorageOpenOptions};
@@ -25,6 +26,8 @@ pub(super) struct ImageFile {
     read_only: bool,
     /// Its length when it was opened, in bytes: it may grow, but not shrink. 0 for a block device, which cannot.
     length: u64,
+    /// Whether its file system can tell what is in the host's memory, as far as is known.
+    tells: AtomicBool,
 }
 
 /// Which file it is, whatever it is called.
@@ -87,7 +90,7 @@ impl ImageFile {
     pub(super) fn of(file: File, path: &Path, read_only: bool) -> Result<Self, DiskError> {
         let length = file.metadata().map_err(|source| failed(path, "examine", source))?.len();
         let storage = storage(&file, path, read_only)?;
-        Ok(Self { path: path.to_owned(), file, storage, read_only, length })
+        Ok(Self { path: path.to_owned(), file, storage, read_only, length, tells: AtomicBool::new(true) })
     }
 
     /// For calls of a format's driver.
@@ -116,14 +119,22 @@ impl ImageFile {
 
     /// Reads what is in the host's memory already, and does not wait for its storage.
     pub(super) fn read_at_once(&self, buffers: IoVectorMut<'_>, offset: u64) -> Reach {
+        if !self.tells.load(Ordering::Relaxed) {
+            return Reach::Unknown;
+        }
         let wanted = buffers.len();
         let mut parts = buffers.into_inner();
         match rustix::io::preadv2(&self.file, &mut parts, offset, ReadWriteFlags::NOWAIT) {
             Ok(length) if u64::try_from(length) == Ok(wanted) => Reach::All,
             // Or the file ends there.
             Ok(_) | Err(Errno::AGAIN) => Reach::Less,
-            // Not every file system can tell; and a read that fails is told of by one that may wait.
-            Err(_) => Reach::Unknown,
+            // A read that fails is told of by one that may wait.
+            Err(error) => {
+                if error == Errno::OPNOTSUPP {
+                    self.tells.store(false, Ordering::Relaxed);
+                }
+                Reach::Unknown
+            }
         }
     }
 
