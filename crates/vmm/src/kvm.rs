@@ -554,21 +554,6 @@ impl Vcpu {
     }
 }
 
-/// Has the calling thread not interrupt a running one when it wakes up (`SCHED_BATCH`, sched(7)). Where vCPUs and the
-/// threads of their disks share a CPU, a guest then gets to the end of what it asks for, and all of it is served in one
-/// turn with one interrupt, instead of each request by itself. A thread that finds an idle CPU runs at once, as ever.
-pub(crate) fn stand_back() {
-    let priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: both calls are of the calling thread; the parameter is read during the call alone.
-    unsafe {
-        // Whoever has chosen another policy for this process wants that.
-        if libc::sched_getscheduler(0) == libc::SCHED_OTHER {
-            // Refused by no kernel; and all that is lost is time.
-            let _ = libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority);
-        }
-    }
-}
-
 thread_local! {
     /// The run page's `immediate_exit` of the vCPU that this thread runs.
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };

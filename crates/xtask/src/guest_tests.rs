@@ -109,9 +109,19 @@ pub(crate) fn run(selection: Selection<'_>) -> Result<()> {
     let built = build::run()?;
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     let queue = Mutex::new(wanted.into_iter());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let rest = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     // Each one's guests are made when its turn comes, beside another's run.
-    let worker = || std::iter::from_fn(next).try_for_each(|test| test.job(&built)?.run());
+    let run_one = |test: Test| test.job(&built)?.run();
+    let worker = || {
+        std::iter::from_fn(|| rest().next()).try_for_each(|test| {
+            let name = test.name();
+            run_one(test).inspect_err(|_| {
+                eprintln!("    guests: {name}: failed");
+                // No more are begun: the outcome is known.
+                rest().by_ref().for_each(drop);
+            })
+        })
+    };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE.min(cpus)).map(|_| scope.spawn(worker)).collect();
         let ended =

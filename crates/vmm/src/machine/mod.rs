@@ -32,7 +32,6 @@ pub use self::disks::TemporaryDisks;
 pub(crate) use self::platform::Platform;
 use crate::Error;
 use crate::io::EventLoop;
-use crate::kvm::stand_back;
 use crate::stats::{Counters, Stats};
 use crate::timeline::Timeline;
 use crate::vcpu::{self, Control, Processor};
@@ -392,10 +391,7 @@ impl Threads<'_> {
         for (index, device) in (0..).zip(platform.slow_devices()) {
             let event_loop = EventLoop::new(vec![device], control.ended())?;
             let (index, control): (u32, _) = (index, Arc::clone(control));
-            self.spawn(&format!("files{index}"), move || {
-                stand_back();
-                serve_devices(event_loop, &control);
-            })?;
+            self.spawn(&format!("files{index}"), move || serve_devices(event_loop, &control))?;
         }
         for (index, vcpu) in (0..).zip(vcpus) {
             let (platform, control) = (Arc::clone(platform), Arc::clone(control));
