@@ -1,16 +1,16 @@
-//! What would keep all other requests of a disk waiting for the host's storage, done aside by threads: reads of what is not in
-//! the host's memory, and flushes.
+//! What would keep all other requests of a disk waiting for the host's storage, done aside: reads of what is not in the host's
+//! memory, and flushes.
 //!
-//! Owned by one block device, which hands out requests and takes them back finished. The threads come with the need, so a disk
-//! that is in the host's memory has none. They touch an image's file and the memory of the request they hold, nothing else.
-//! `io_uring` would do the same with fewer threads; its submissions are raw memory, which devices do not handle.
+//! Owned by one block device, which hands out requests and takes them back finished. Whoever makes the device has the threads;
+//! they touch an image's file and the memory of the request they hold, nothing else. `io_uring` would do the same with fewer
+//! threads; its submissions are raw memory, which devices do not handle.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 
 use snowboot_virtio::DescriptorChain;
 
@@ -19,8 +19,14 @@ use super::transfer::Pending;
 use super::wire::Status;
 use crate::wake::Wake;
 
-/// The most threads of a disk: that many reads at once keep most storage busy.
-const MOST_THREADS: usize = 16;
+/// Something to be done once.
+pub type Chore = Box<dyn FnOnce() + Send>;
+
+/// Threads that do what may take its time.
+pub trait Helpers: fmt::Debug + Send + Sync {
+    /// Has `chore` done soon, beside what else is to be done; or does it in this call, where no thread can be had.
+    fn help(&self, chore: Chore);
+}
 
 /// What is to be done.
 #[derive(Debug)]
@@ -63,32 +69,21 @@ pub(super) struct Finished {
     pub(super) outcome: io::Result<()>,
 }
 
-/// The threads of a disk, and what they have to do.
+/// The requests of a disk that are served aside.
 #[derive(Debug)]
 pub(super) struct Aside {
+    helpers: Arc<dyn Helpers>,
     /// Tells of finished requests.
     news: Arc<Wake>,
-    tasks: Option<Sender<Task>>,
-    waiting: Arc<Mutex<Receiver<Task>>>,
     done: Sender<Finished>,
     finished: Receiver<Finished>,
     in_flight: usize,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl Aside {
-    pub(super) fn new() -> io::Result<Self> {
-        let (tasks, waiting) = mpsc::channel();
+    pub(super) fn new(helpers: Arc<dyn Helpers>) -> io::Result<Self> {
         let (done, finished) = mpsc::channel();
-        Ok(Self {
-            news: Arc::new(Wake::new()?),
-            tasks: Some(tasks),
-            waiting: Arc::new(Mutex::new(waiting)),
-            done,
-            finished,
-            in_flight: 0,
-            threads: Vec::new(),
-        })
+        Ok(Self { helpers, news: Arc::new(Wake::new()?), done, finished, in_flight: 0 })
     }
 
     /// Readable when there is something finished.
@@ -96,23 +91,15 @@ impl Aside {
         self.news.as_fd()
     }
 
-    /// How many threads there are.
-    #[cfg(test)]
-    pub(super) fn threads(&self) -> usize {
-        self.threads.len()
-    }
-
-    /// Has a request served. Where there is no thread for it and none can be had, it is served at once.
+    /// Has a request served.
     pub(super) fn hand_out(&mut self, task: Task) {
         self.in_flight = self.in_flight.saturating_add(1);
-        if self.threads.len() < self.in_flight.min(MOST_THREADS) {
-            self.add_thread();
-        }
-        match (&self.tasks, self.threads.is_empty()) {
-            // The other end is in this very struct.
-            (Some(tasks), false) => drop(tasks.send(task)),
-            _ => perform(task, &self.done, &self.news),
-        }
+        let (done, news) = (self.done.clone(), Arc::clone(&self.news));
+        self.helpers.help(Box::new(move || {
+            // The other end is gone only after the last answer.
+            let _ = done.send(task.perform());
+            news.signal();
+        }));
     }
 
     /// A request that is finished by now.
@@ -132,42 +119,23 @@ impl Aside {
     pub(super) fn drain(&self) {
         self.news.drain();
     }
-
-    fn add_thread(&mut self) {
-        let (waiting, done, news) = (Arc::clone(&self.waiting), self.done.clone(), Arc::clone(&self.news));
-        let next = move || waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let body = move || {
-            while let Ok(task) = next() {
-                perform(task, &done, &news);
-            }
-        };
-        // One less is slower, and none at all is waited for.
-        self.threads.extend(thread::Builder::new().name("aside".to_owned()).spawn(body));
-    }
 }
 
 impl Drop for Aside {
     /// The image's locks go with the last request.
     fn drop(&mut self) {
-        self.tasks = None;
-        for thread in self.threads.drain(..) {
-            // What they do is caught.
-            let _ = thread.join();
-        }
+        while self.wait().is_some() {}
     }
 }
 
-fn perform(task: Task, done: &Sender<Finished>, news: &Wake) {
-    let Task { queue, mut pending, work } = task;
-    let outcome = catch_unwind(AssertUnwindSafe(|| work.perform(&mut pending)))
-        .unwrap_or_else(|_| Err(io::Error::other("the thread that served it panicked")));
-    let status = if outcome.is_ok() { Status::Ok } else { Status::IoError };
-    let kind = work.kind;
-    // Before anybody learns of it: whoever waits for the last one may then let go of the image.
-    drop(work);
-    let finished = Finished { queue, chain: pending.finish(status), kind, outcome };
-    if done.send(finished).is_ok() {
-        news.signal();
+impl Task {
+    /// Whatever happens there is an answer, which is waited for.
+    fn perform(self) -> Finished {
+        let Self { queue, mut pending, work } = self;
+        let outcome = catch_unwind(AssertUnwindSafe(|| work.perform(&mut pending)))
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that served it panicked")));
+        let status = if outcome.is_ok() { Status::Ok } else { Status::IoError };
+        Finished { queue, chain: pending.finish(status), kind: work.kind, outcome }
     }
 }
 

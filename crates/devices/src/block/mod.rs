@@ -26,6 +26,7 @@ mod wire;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use snowboot_virtio::{
@@ -34,6 +35,7 @@ use snowboot_virtio::{
 };
 
 use self::aside::{Aside, Finished, Task};
+pub use self::aside::{Chore, Helpers};
 pub use self::disk::{Disk, SECTOR};
 pub use self::error::DiskError;
 pub use self::format::Format;
@@ -122,7 +124,7 @@ pub struct Block {
     /// What the driver last chose: whether written data may wait in the host's cache for a flush.
     writeback: bool,
     troubles: Troubles,
-    aside: Aside,
+    aside: Option<Aside>,
     session: Option<Session>,
 }
 
@@ -131,20 +133,22 @@ const ASIDE: Token = Token(0);
 
 impl Block {
     /// A device for `disk`. It is read-only if the options say so or the image was opened that way.
+    #[must_use]
+    pub fn new(disk: Disk, options: Options) -> Self {
+        let read_only = options.read_only || disk.is_read_only();
+        let options = Options { read_only, queues: options.queues.clamp(1, MOST_QUEUES), ..options };
+        let troubles = Troubles::default();
+        Self { disk, options, writeback: true, troubles, aside: None, session: None }
+    }
+
+    /// Who serves what has to wait for the host's storage, where that need not keep others waiting. Without, all is served
+    /// in the call that brings it.
     ///
     /// # Errors
     /// When the host has no event descriptor left.
-    pub fn new(disk: Disk, options: Options) -> io::Result<Self> {
-        let read_only = options.read_only || disk.is_read_only();
-        let options = Options { read_only, queues: options.queues.clamp(1, MOST_QUEUES), ..options };
-        Ok(Self {
-            disk,
-            options,
-            writeback: true,
-            troubles: Troubles::default(),
-            aside: Aside::new()?,
-            session: None,
-        })
+    pub fn help(mut self, helpers: Arc<dyn Helpers>) -> io::Result<Self> {
+        self.aside = Some(Aside::new(helpers)?);
+        Ok(self)
     }
 
     /// Where it tells of failures of the host's storage.
@@ -166,8 +170,13 @@ impl Block {
         // Without a way to flush, everything written must last (5.2.5.2).
         let switchable = session.features & F_CONFIG_WCE != 0;
         let writeback = session.features & F_FLUSH != 0 && (self.writeback || !switchable);
-        let mut backend =
-            Backend { disk: &mut self.disk, options: &self.options, troubles: &mut self.troubles, writeback };
+        let mut backend = Backend {
+            disk: &mut self.disk,
+            options: &self.options,
+            troubles: &mut self.troubles,
+            writeback,
+            has_helpers: self.aside.is_some(),
+        };
         let mut left = TURN_DATA;
         queue.serve(&session.interrupt, |chain| {
             let cost = chain.reader.remaining().saturating_add(chain.writer.remaining());
@@ -175,7 +184,9 @@ impl Block {
             let mut is_slow = false;
             match answer(chain, |payload| backend.handle(payload, &mut is_slow)) {
                 Answer::Later(pending, work) => {
-                    self.aside.hand_out(Task { queue: index, pending, work });
+                    if let Some(aside) = &mut self.aside {
+                        aside.hand_out(Task { queue: index, pending, work });
+                    }
                     Served::Later
                 }
                 Answer::Done(chain) if is_slow || left == 0 => Served::Last(chain),
@@ -250,7 +261,7 @@ impl Device for Block {
 
     fn stop(&mut self) -> Option<Session> {
         let mut session = self.session.take()?;
-        while let Some(finished) = self.aside.wait() {
+        while let Some(finished) = self.aside.as_mut().and_then(Aside::wait) {
             // A ring that is corrupt stays so, and is found to be when it is used again.
             let _ = self.finish(finished, &mut session);
         }
@@ -266,15 +277,15 @@ impl Device for Block {
     }
 
     fn sources(&self) -> Vec<(Token, BorrowedFd<'_>)> {
-        vec![(ASIDE, self.aside.news())]
+        self.aside.iter().map(|aside| (ASIDE, aside.news())).collect()
     }
 
     fn source_ready(&mut self, _token: Token) -> Result<(), QueueFault> {
-        self.aside.drain();
+        self.aside.iter().for_each(Aside::drain);
         // None is in flight without a session.
         let Some(mut session) = self.session.take() else { return Ok(()) };
         let mut outcome = Ok(());
-        while let Some(finished) = self.aside.next() {
+        while let Some(finished) = self.aside.as_mut().and_then(Aside::next) {
             outcome = outcome.and(self.finish(finished, &mut session));
         }
         self.session = Some(session);

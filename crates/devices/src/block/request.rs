@@ -15,6 +15,8 @@ pub(super) struct Backend<'a> {
     pub(super) options: &'a Options,
     pub(super) troubles: &'a mut Troubles,
     pub(super) writeback: bool,
+    /// Whether anything can be done aside.
+    pub(super) has_helpers: bool,
 }
 
 impl Backend<'_> {
@@ -33,7 +35,7 @@ impl Backend<'_> {
         };
         let status = match request {
             Request::Read { sector } => return self.read(&mut payload, sector),
-            Request::Flush => match self.disk.to_sync().filter(|_| self.lasts()) {
+            Request::Flush => match self.disk.to_sync().filter(|_| self.has_helpers && self.lasts()) {
                 Some(file) => return Err(Work { file, kind: aside::Kind::Flush }),
                 None => self.flush(),
             },
@@ -48,7 +50,7 @@ impl Backend<'_> {
 
     fn read(&mut self, payload: &mut Payload<'_>, sector: u64) -> Result<Status, Work> {
         let Some(offset) = self.range(sector, payload.writer.remaining()) else { return Ok(Status::IoError) };
-        match payload.read_from(self.disk, offset) {
+        match payload.read_from(self.disk, offset, self.has_helpers) {
             Ok(Some(file)) => Err(Work { file, kind: aside::Kind::Read { offset } }),
             Ok(None) => Ok(Status::Ok),
             Err(error) => Ok(self.status("reading", Err(error))),

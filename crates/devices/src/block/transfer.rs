@@ -62,12 +62,20 @@ pub(super) fn answer<L>(
 }
 
 impl Payload<'_> {
-    /// Fills all of the room from the disk, in place, unless that would have to wait: then the file to [fill it
-    /// from](Self::fill_from) is returned.
-    pub(super) fn read_from(&mut self, disk: &Disk, offset: u64) -> io::Result<Option<Arc<ImageFile>>> {
+    /// Fills all of the room from the disk, in place; where `can_come_later` is set, unless that would have to wait: then the
+    /// file to [fill it from](Self::fill_from) is returned.
+    pub(super) fn read_from(
+        &mut self,
+        disk: &Disk,
+        offset: u64,
+        can_come_later: bool,
+    ) -> io::Result<Option<Arc<ImageFile>>> {
         let length = self.writer.remaining();
         let slices: Vec<_> = self.writer.slices(length).collect();
-        let later = disk.read_at_once(&slices, offset)?;
+        let later = match can_come_later {
+            true => disk.read_at_once(&slices, offset)?,
+            false => disk.read(&slices, offset).map(|()| None)?,
+        };
         drop(slices);
         if later.is_none() {
             self.writer.advance(length);

@@ -12,6 +12,7 @@ use snowboot_config::{DiskConfig, FileSystem, FlushPolicy, ImageFormat, MachineC
 use snowboot_devices::block::{Block, Changes, Disk, DiskError, Format, Options, SerialNumber};
 use snowboot_devices::warnings::Warnings;
 
+use super::helpers::Pool;
 use super::platform::{Pace, Platform};
 use crate::Error;
 use crate::arch::layout::MIB;
@@ -54,8 +55,10 @@ pub(super) fn attach(
             ..Options::default()
         };
         let opened = Opener { config: disk, machine: &config.name, index, temporary }.open()?;
-        let device = Block::new(opened, options).map_err(Error::host("set up a disk"))?;
-        platform.add_virtio(Box::new(device.warn(warnings.clone())), Pace::Slow)?;
+        let helpers = Arc::new(Pool::new(format!("help{index}:{}", config.name)));
+        let device = Block::new(opened, options).warn(warnings.clone());
+        let device = device.help(helpers).map_err(Error::host("set up a disk"))?;
+        platform.add_virtio(Box::new(device), Pace::Slow)?;
     }
     Ok(())
 }

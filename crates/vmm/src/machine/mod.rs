@@ -11,6 +11,7 @@
 
 mod builder;
 mod disks;
+mod helpers;
 mod platform;
 mod pmem;
 mod shares;
