@@ -29,8 +29,8 @@ use crate::run::quiet;
 const PACKAGES: &[&str] = &["e2fsprogs", "erofs-utils", "qemu-system-common", "qemu-utils"];
 
 /// The tests of every run, those first that take long and whose guests are made quickly, so that they run while those of
-/// the nixpkgs scripts are made. Between them they have each device, each kind of share, both kernels, both drivers and
-/// each way for a machine to end; all tests together take hours on an emulated host.
+/// the nixpkgs scripts are made. Between them they have each device, each kind of share, both kernels and both drivers,
+/// and machines that end well, badly and by a power cut; all tests together take hours on an emulated host.
 const EVERY_RUN: &[&str] = &[
     "conformance",
     "disks",

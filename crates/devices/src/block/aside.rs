@@ -19,6 +19,11 @@ use super::transfer::Pending;
 use super::wire::Status;
 use crate::wake::Wake;
 
+/// The most requests at once: enough for as many threads as a disk has, with as many waiting.
+const MOST_REQUESTS: usize = 32;
+/// Bytes after which there is no more at once. A machine that is stopped or paused waits for all of them.
+const MOST_BYTES: usize = 64 << 20;
+
 /// Something to be done once.
 pub type Chore = Box<dyn FnOnce() + Send>;
 
@@ -58,6 +63,8 @@ pub(super) struct Task {
     pub(super) queue: u16,
     pub(super) pending: Pending,
     pub(super) work: Work,
+    /// How much data it moves.
+    pub(super) bytes: usize,
 }
 
 /// A request that was served.
@@ -67,6 +74,7 @@ pub(super) struct Finished {
     pub(super) chain: DescriptorChain,
     pub(super) kind: Kind,
     pub(super) outcome: io::Result<()>,
+    bytes: usize,
 }
 
 /// The requests of a disk that are served aside.
@@ -78,12 +86,13 @@ pub(super) struct Aside {
     done: Sender<Finished>,
     finished: Receiver<Finished>,
     in_flight: usize,
+    bytes: usize,
 }
 
 impl Aside {
     pub(super) fn new(helpers: Arc<dyn Helpers>) -> io::Result<Self> {
         let (done, finished) = mpsc::channel();
-        Ok(Self { helpers, news: Arc::new(Wake::new()?), done, finished, in_flight: 0 })
+        Ok(Self { helpers, news: Arc::new(Wake::new()?), done, finished, in_flight: 0, bytes: 0 })
     }
 
     /// Readable when there is something finished.
@@ -91,9 +100,15 @@ impl Aside {
         self.news.as_fd()
     }
 
+    /// Whether no more is to be handed out before something is finished.
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight >= MOST_REQUESTS || self.bytes >= MOST_BYTES
+    }
+
     /// Has a request served.
     pub(super) fn hand_out(&mut self, task: Task) {
         self.in_flight = self.in_flight.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(task.bytes);
         let (done, news) = (self.done.clone(), Arc::clone(&self.news));
         self.helpers.help(Box::new(move || {
             // The other end is gone only after the last answer.
@@ -106,13 +121,16 @@ impl Aside {
     pub(super) fn next(&mut self) -> Option<Finished> {
         let finished = self.finished.try_recv().ok()?;
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(finished.bytes);
         Some(finished)
     }
 
     /// A request that is finished, waited for; `None` when all are.
     pub(super) fn wait(&mut self) -> Option<Finished> {
         self.in_flight = self.in_flight.checked_sub(1)?;
-        self.finished.recv().ok()
+        let finished = self.finished.recv().ok()?;
+        self.bytes = self.bytes.saturating_sub(finished.bytes);
+        Some(finished)
     }
 
     /// Takes note of the news, before [`Self::next`].
@@ -131,11 +149,11 @@ impl Drop for Aside {
 impl Task {
     /// Whatever happens there is an answer, which is waited for.
     fn perform(self) -> Finished {
-        let Self { queue, mut pending, work } = self;
+        let Self { queue, mut pending, work, bytes } = self;
         let outcome = catch_unwind(AssertUnwindSafe(|| work.perform(&mut pending)))
             .unwrap_or_else(|_| Err(io::Error::other("the thread that served it panicked")));
         let status = if outcome.is_ok() { Status::Ok } else { Status::IoError };
-        Finished { queue, chain: pending.finish(status), kind: work.kind, outcome }
+        Finished { queue, chain: pending.finish(status), kind: work.kind, outcome, bytes }
     }
 }
 

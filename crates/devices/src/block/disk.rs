@@ -225,9 +225,8 @@ impl Disk {
         buffers: &[VolatileSlice<'_, B>],
         offset: u64,
     ) -> io::Result<()> {
-        read_in_parts(buffers, offset, |vector, offset| self.content.read(vector, offset))?;
-        // A file that was cut short reads as zeroes, so a look at its length is only worth it after those.
-        if buffers.last().is_some_and(ends_in_zeroes) { self.content.check_length() } else { Ok(()) }
+        let read = |vector: IoVectorMut<'_>, offset| self.content.read(vector, offset);
+        read_checked(buffers, offset, read, || self.content.check_length())
     }
 
     /// Writes `buffers` from byte `offset` on.
@@ -300,14 +299,14 @@ pub(super) fn read_file<B: BitmapSlice>(
     buffers: &[VolatileSlice<'_, B>],
     offset: u64,
 ) -> io::Result<()> {
-    read_in_parts(buffers, offset, |vector, offset| file.read(vector, offset))?;
-    if buffers.last().is_some_and(ends_in_zeroes) { file.check_length() } else { Ok(()) }
+    read_checked(buffers, offset, |vector, offset| file.read(vector, offset), || file.check_length())
 }
 
-fn read_in_parts<B: BitmapSlice>(
+fn read_checked<B: BitmapSlice>(
     buffers: &[VolatileSlice<'_, B>],
     mut offset: u64,
     read: impl Fn(IoVectorMut<'_>, u64) -> io::Result<()>,
+    check_length: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
     for part in buffers.chunks(MOST_BUFFERS) {
         let (vector, _guard) = IoVectorMut::from_volatile_slice(part);
@@ -315,7 +314,8 @@ fn read_in_parts<B: BitmapSlice>(
         read(vector, offset)?;
         offset = offset.checked_add(length).ok_or(io::ErrorKind::InvalidInput)?;
     }
-    Ok(())
+    // A file that was cut short reads as zeroes, so a look at its length is only worth it after those.
+    if buffers.last().is_some_and(ends_in_zeroes) { check_length() } else { Ok(()) }
 }
 
 /// The format of an image whose format nobody said.

@@ -179,13 +179,17 @@ impl Block {
         };
         let mut left = TURN_DATA;
         queue.serve(&session.interrupt, |chain| {
+            // Whatever it is, it waits until there is room for it.
+            if self.aside.as_ref().is_some_and(Aside::is_full) {
+                return Served::PutBack(chain);
+            }
             let cost = chain.reader.remaining().saturating_add(chain.writer.remaining());
             left = left.saturating_sub(cost);
             let mut is_slow = false;
             match answer(chain, |payload| backend.handle(payload, &mut is_slow)) {
                 Answer::Later(pending, work) => {
                     if let Some(aside) = &mut self.aside {
-                        aside.hand_out(Task { queue: index, pending, work });
+                        aside.hand_out(Task { queue: index, pending, work, bytes: cost });
                     }
                     Served::Later
                 }
@@ -197,7 +201,7 @@ impl Block {
 
     /// Gives a request that was served aside back to the driver.
     fn finish(&mut self, finished: Finished, session: &mut Session) -> Result<(), QueueFault> {
-        let Finished { queue, chain, kind, outcome } = finished;
+        let Finished { queue, chain, kind, outcome, .. } = finished;
         if let Err(error) = outcome {
             self.troubles.note(self.disk.path(), kind.name(), &error);
         }
@@ -284,12 +288,16 @@ impl Device for Block {
         self.aside.iter().for_each(Aside::drain);
         // None is in flight without a session.
         let Some(mut session) = self.session.take() else { return Ok(()) };
+        let was_full = self.aside.as_ref().is_some_and(Aside::is_full);
         let mut outcome = Ok(());
         while let Some(finished) = self.aside.as_mut().and_then(Aside::next) {
             outcome = outcome.and(self.finish(finished, &mut session));
         }
         self.session = Some(session);
-        outcome
+        outcome?;
+        // What was put back meanwhile.
+        let queues = if was_full { self.options.queues } else { 0 };
+        (0..queues).try_for_each(|queue| self.serve(queue))
     }
 
     fn save(&self) -> Result<Saved, NotSaveable> {

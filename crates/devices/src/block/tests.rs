@@ -395,6 +395,7 @@ fn what_waits_for_storage_is_done_aside_and_all_at_once() {
     }
     bench.driver.add(0, &[&header(4, 0)], &[1]);
     bench.driver.notify(0).unwrap();
+    assert_eq!(threads.0.load(Ordering::Relaxed), 32, "the others wait in the ring");
     for used in answers(&mut bench.driver, 0, 51) {
         let (status, data) = used.data.split_last().unwrap();
         assert_eq!(*status, OK);

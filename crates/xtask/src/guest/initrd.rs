@@ -15,8 +15,8 @@ const INIT: &str = include_str!("files/init.sh");
 type ModuleSets<'a> = [(&'a str, &'a [&'a str])];
 /// The name of the set that every guest loads.
 const ALWAYS: &str = "always";
-/// What the root, the driver's shell and the network need, before udev runs, and what some roots need besides: loading
-/// them all took a tenth of a guest's way to its init. `crc32c_generic` first, which others ask for by the name of its
+/// What the root, the driver's shell and the network need, before udev runs, and what some roots need besides.
+/// `crc32c_generic` first, which others ask for by the name of its
 /// algorithm, not as a dependency. A kernel that has one built in has no file of it.
 const MODULES: &ModuleSets<'_> = &[
     (

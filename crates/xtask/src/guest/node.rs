@@ -16,9 +16,9 @@ const KERNEL_PARAMS: &[&str] = &[
     "console=ttyS0,115200n8",
     "panic=1",
     "boot.panic_on_fail",
-    // NixOS has 7: what that adds costs two thirds of all exits, one for each character.
+    // NixOS has 7, which is more lines, and each character on ttyS0 is an exit: 46,000 of a boot's 57,000.
     "loglevel=6",
-    // They cost an emulated guest much, and keep nobody out here.
+    // They would slow guests down, and there is nobody to keep out.
     "mitigations=off",
     "net.ifnames=0",
     "systemd.gpt_auto=0",
