@@ -27,5 +27,5 @@ mod vcpu;
 pub use arch::boot::{KernelCache, unpack_kernel};
 pub use error::Error;
 pub use machine::{Builder, EndCallback, Machine, Outcome, TemporaryDisks};
-pub use memory::resident_guest_memory;
+pub use memory::{give_back_code, resident_guest_memory};
 pub use timeline::{MARKS_MAX, Mark, Phase, Timeline, process_start};

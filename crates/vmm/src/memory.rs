@@ -16,15 +16,12 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use snowboot_bus::{GuestAddress, GuestMemory, Tracker};
 use snowboot_config::MemorySize;
-use vm_memory::bitmap::Bitmap;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, FileOffset, GuestMemoryBackend, GuestRegionMmap};
 
 use crate::Error;
 use crate::arch::layout;
 
-/// A page of x86, in bytes.
-const PAGE: u64 = 4096;
 /// A huge page of x86, in bytes.
 const HUGE_PAGE: usize = 2 << 20;
 /// What is reserved besides guest memory, to align it, and to keep it apart from whatever else the process has.
@@ -79,41 +76,14 @@ fn region(
     unsafe { builder.with_raw_mmap_pointer(start) }.build().map_err(io::Error::other)
 }
 
-/// A way to bring `length` bytes of a file from `offset` on to guest memory at an address.
-pub(crate) type Loader = fn(&GuestMemory, u64, &File, u64, u64) -> io::Result<()>;
-
-/// Copies a part of a file of our own that never changes, from a mapping, since a read costs more.
+/// Reads `length` bytes of a file from `offset` on to guest memory at `address`. Moves the file's position.
 ///
 /// Guests could also have the file's pages themselves, mapped copy-on-write; but a kernel writes to nearly all of its own
-/// at boot, and each costs one or two page faults and a copy then, against one fault for 512 of them here.
+/// at boot, and each costs one or two page faults and a copy then, against one fault for 512 of them here. And a file
+/// that is mapped ends the process when somebody cuts it, or when it cannot be read.
 ///
 /// # Errors
 /// `UnexpectedEof` when the file is shorter, `InvalidInput` when guest memory has no such range.
-pub(crate) fn copy_kept(
-    memory: &GuestMemory,
-    address: u64,
-    file: &File,
-    offset: u64,
-    length: u64,
-) -> io::Result<()> {
-    let size = check(memory, address, file, offset, length)?;
-    if size == 0 {
-        return Ok(());
-    }
-    let place = memory.get_slice(GuestAddress(address), size).map_err(io::Error::other)?;
-    let source = FileMapping::new(file, offset, size)?;
-    // SAFETY: both are `size` bytes long and do not overlap. No reference points into either: they may be written to
-    // meanwhile, by whoever has the file and by a guest that runs.
-    unsafe { std::ptr::copy_nonoverlapping(source.first(), place.ptr_guard_mut().as_ptr(), size) };
-    place.bitmap().mark_dirty(0, size);
-    Ok(())
-}
-
-/// Reads a part of a file that others may cut or that may fail to be read, which would end the process if it were mapped.
-/// Moves the file's position.
-///
-/// # Errors
-/// As for [`copy_kept`].
 pub(crate) fn read_file(
     memory: &GuestMemory,
     address: u64,
@@ -138,50 +108,42 @@ fn check(memory: &GuestMemory, address: u64, file: &File, offset: u64, length: u
     if memory.check_range(GuestAddress(address), size) { Ok(size) } else { Err(outside()) }
 }
 
-/// A part of a file, mapped for reading.
-struct FileMapping {
-    start: *mut c_void,
-    /// Bytes before the part, which begins at any byte and not just at a page.
-    lead: usize,
-    length: usize,
-}
-
-impl FileMapping {
-    fn new(file: &File, offset: u64, size: usize) -> io::Result<Self> {
-        let lead = offset % PAGE;
-        let lead_bytes = usize::try_from(lead).map_err(io::Error::other)?;
-        let length = size.checked_add(lead_bytes).ok_or(io::ErrorKind::InvalidInput)?;
-        let (first, flags) = (std::ptr::null_mut(), MapFlags::PRIVATE);
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that is there.
-        let start = unsafe { rustix::mm::mmap(first, length, ProtFlags::READ, flags, file, offset - lead) }?;
-        let mapping = Self { start, lead: lead_bytes, length };
-        // A page that cannot be read is an error here, and a signal when it is touched.
-        // SAFETY: advice on a mapping of ours.
-        match unsafe { rustix::mm::madvise(start, length, Advice::LinuxPopulateRead) } {
-            // Kernels before 5.14 do not have it.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(mapping),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn first(&self) -> *const u8 {
-        self.start.cast_const().cast::<u8>().wrapping_add(self.lead)
-    }
-}
-
-impl Drop for FileMapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing points into it any more.
-        let _ = unsafe { rustix::mm::munmap(self.start, self.length) };
-    }
-}
-
 /// Resident bytes of the guest memory of this process, all machines together.
 #[must_use]
 pub fn resident_guest_memory() -> Option<u64> {
     let smaps = std::fs::read_to_string("/proc/self/smaps").ok()?;
     let ranges = LIVE.lock().unwrap_or_else(PoisonError::into_inner);
     Some(resident_within(&smaps, &ranges))
+}
+
+/// Gives back the pages of the program's own code that are in memory; those that are needed again come back by themselves.
+///
+/// For a program that is about to wait for its machines: most of the code that brought them up will not run again, and
+/// counts as memory of the process for as long as it is mapped. Does nothing where Linux does not say what is mapped.
+pub fn give_back_code() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    let here: fn() = give_back_code;
+    let Some(code) = code_around(&maps, here as usize) else { return };
+    // SAFETY: pages of a file that cannot be written to in memory; what is read there later is the same, from the file.
+    let _ = unsafe {
+        rustix::mm::madvise(
+            std::ptr::with_exposed_provenance_mut(code.start),
+            code.len(),
+            Advice::LinuxDontNeed,
+        )
+    };
+}
+
+/// The mapping of a file around an address, when it is one that is only read and executed.
+fn code_around(maps: &str, address: usize) -> Option<Range<usize>> {
+    maps.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let parse = |text| usize::from_str_radix(text, 16).ok();
+        let range = parse(start)?..parse(end)?;
+        let is_code = words.next() == Some("r-xp") && words.nth(2) != Some("0");
+        (is_code && range.contains(&address)).then_some(range)
+    })
 }
 
 /// Where the guest memory of this process is.
@@ -386,6 +348,7 @@ mod tests {
     use std::io::Write;
 
     use vm_memory::GuestMemoryRegion;
+    use vm_memory::bitmap::Bitmap;
 
     use super::*;
 
@@ -406,6 +369,27 @@ mod tests {
         assert_eq!(copy.read_obj::<u8>(GuestAddress(0x20_0000)).unwrap(), 1);
         drop(copy);
         assert!(!LIVE.lock().unwrap().iter().any(|range| range.start == place.addr()));
+    }
+
+    #[test]
+    fn code_that_was_given_back_still_runs() {
+        let code = |maps: &str| code_around(maps, give_back_code as fn() as usize);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(code(&maps).is_some(), "{maps}");
+        give_back_code();
+        assert_eq!(some(64).num_regions(), 1);
+    }
+
+    #[test]
+    fn only_code_of_a_file_is_taken_for_that() {
+        let maps = "1000-2000 r--p 00000000 00:1b 3 /a\n2000-4000 r-xp 00001000 00:1b 3 /a\n\
+            4000-5000 rwxp 00000000 00:1b 3 /a\n7000-8000 r-xp 00000000 00:00 0 [vdso]\n";
+        assert_eq!(code_around(maps, 0x3000), Some(0x2000..0x4000));
+        assert_eq!(code_around(maps, 0x2000), Some(0x2000..0x4000));
+        for elsewhere in [0x1000, 0x4000, 0x7000, 0x9000] {
+            assert_eq!(code_around(maps, elsewhere), None, "{elsewhere:#x}");
+        }
+        assert_eq!(code_around("no maps\n-\n", 0), None);
     }
 
     #[test]
@@ -458,21 +442,23 @@ mod tests {
     fn a_part_of_a_file_is_copied_or_refused_whole() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[vec![1; 4096], vec![2; 5000]].concat()).unwrap();
-        for load in [copy_kept, read_file] as [Loader; 2] {
-            let memory = some(64);
-            load(&memory, 0x10_0001, &file, 4095, 5001).unwrap();
-            let mut found = [0; 5003];
-            memory.read_slice(&mut found, GuestAddress(0x10_0000)).unwrap();
-            assert_eq!((found[0], found[1], found[5002]), (0, 1, 0));
-            assert!(found[2..5002].iter().all(|byte| *byte == 2));
-            let region = memory.iter().next().unwrap();
-            assert!(region.bitmap().dirty_at(0x10_0000) && !region.bitmap().dirty_at(0x20_0000));
-            assert_eq!(load(&memory, 0, &file, 4096, 5001).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-            assert!(
-                load(&memory, (64 << 20) - 1, &file, 0, 2).unwrap_err().kind() == io::ErrorKind::InvalidInput
-            );
-            load(&memory, 0, &file, 8192, 0).unwrap();
-        }
+        let memory = some(64);
+        read_file(&memory, 0x10_0001, &file, 4095, 5001).unwrap();
+        let mut found = [0; 5003];
+        memory.read_slice(&mut found, GuestAddress(0x10_0000)).unwrap();
+        assert_eq!((found[0], found[1], found[5002]), (0, 1, 0));
+        assert!(found[2..5002].iter().all(|byte| *byte == 2));
+        let region = memory.iter().next().unwrap();
+        assert!(region.bitmap().dirty_at(0x10_0000) && !region.bitmap().dirty_at(0x20_0000));
+        assert_eq!(
+            read_file(&memory, 0, &file, 4096, 5001).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
+        assert!(
+            read_file(&memory, (64 << 20) - 1, &file, 0, 2).unwrap_err().kind()
+                == io::ErrorKind::InvalidInput
+        );
+        read_file(&memory, 0, &file, 8192, 0).unwrap();
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(super) fn run(args: &MachinesArgs) -> Result<ExitCode> {
     for machine in &machines {
         machine.start()?;
     }
+    snowboot_vmm::give_back_code();
     for (number, outcome) in ends.iter().take(machines.len()) {
         if outcome != Outcome::PowerOff {
             bail!("Machine {number} of {} {outcome}", args.count);

@@ -94,6 +94,7 @@ fn run_machine(args: &Args) -> Result<End> {
     }));
     let start = Instant::now();
     machine.start()?;
+    snowboot_vmm::give_back_code();
     let (outcome, signal) = wait(&events, &machine, &console, terminal)?;
     if let Some(stats) = machine.stats() {
         say::line(stats.to_string().trim_end());

@@ -154,13 +154,23 @@ impl Builder {
         let memory =
             memory::allocate(&self.config.name, self.config.memory, vhost_user::sharing(&self.config))?;
         timeline.reached(Phase::MemoryReady);
-        let entry = load(&memory, &self.config, &self.kernels)?;
-        timeline.reached(Phase::KernelLoaded);
         let images = pmem::place(&kvm, &self.config)?;
         let ranges = pmem::ranges(&images);
-        let vm = kvm.create_vm(memory.clone(), images)?;
         let mut counters = self.count_exits.then(Counters::default);
-        let vcpus = create_vcpus(&kvm, &vm, self.config.vcpus.get(), entry, counters.as_mut())?;
+        let count = self.config.vcpus.get();
+        let (entry, made) = beside(
+            || load(&memory, &self.config, &self.kernels).inspect(|_| timeline.reached(Phase::KernelLoaded)),
+            || {
+                let vm = kvm.create_vm(memory.clone(), images)?;
+                let vcpus = create_vcpus(&kvm, &vm, count, counters.as_mut())?;
+                Ok((vm, vcpus))
+            },
+        )?;
+        let entry = entry?;
+        let (vm, vcpus) = made?;
+        if let Some(boot_processor) = vcpus.first() {
+            regs::enter_at(&boot_processor.vcpu, entry)?;
+        }
         let mut platform = Platform::new(Arc::clone(&vm), memory.clone())?;
         let serial = attach_legacy(&platform, &vm, timeline.watch_output(self.serial))?;
         attach_boot_marks(&platform, timeline.clone())?;
@@ -176,6 +186,24 @@ impl Builder {
         let handles = Handles { serial, power_button, nics, console, timeline };
         Machine::assembled(self.config.name, platform, vcpus, handles, counters)
     }
+}
+
+/// Does two things at once: Linux takes its time to make a virtual machine, most of which it waits, and a kernel is
+/// copied meanwhile.
+fn beside<A: Send, B>(
+    one: impl FnOnce() -> Result<A, Error> + Send,
+    other: impl FnOnce() -> B,
+) -> Result<(Result<A, Error>, B), Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("load".to_owned());
+        let one = thread.spawn_scoped(scope, one).map_err(Error::host("start a thread"))?;
+        let other = other();
+        let one = one.join().unwrap_or_else(|_| {
+            let source = std::io::Error::other("its thread panicked");
+            Err(Error::Host { what: "load the kernel".to_owned(), source })
+        });
+        Ok((one, other))
+    })
 }
 
 /// Fills guest memory; returns where the boot processor starts.
@@ -194,7 +222,6 @@ fn create_vcpus(
     kvm: &Kvm,
     vm: &Vm,
     count: u8,
-    entry: u64,
     mut counters: Option<&mut Counters>,
 ) -> Result<Vec<Processor>, Error> {
     let supported = kvm.supported_cpuid()?;
@@ -203,9 +230,6 @@ fn create_vcpus(
         let vcpu = vm.create_vcpu(index)?;
         vcpu.set_cpuid(&cpuid::of_vcpu(&supported, index, count, kvm.has_tsc_deadline())?)?;
         regs::set_up(&vcpu)?;
-        if index == 0 {
-            regs::enter_at(&vcpu, entry)?;
-        }
         let counter = counters.as_mut().map(|counters| counters.add(vcpu.statistics()));
         vcpus.push(Processor { vcpu, counter });
     }

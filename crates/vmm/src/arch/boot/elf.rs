@@ -10,7 +10,7 @@ use snowboot_bus::{GuestAddress, GuestMemory};
 use vm_memory::GuestMemoryBackend;
 
 use super::layout;
-use crate::memory::Loader;
+use crate::memory;
 
 /// A kernel in guest memory.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) fn is_elf(file: &[u8]) -> bool {
 }
 
 /// Copies the loadable segments of an ELF file that begins with `head`; the error says what is wrong with it.
-pub(super) fn load(memory: &GuestMemory, file: &File, head: &[u8], loader: Loader) -> Result<Image, String> {
+pub(super) fn load(memory: &GuestMemory, file: &File, head: &[u8]) -> Result<Image, String> {
     let malformed = |error: object::Error| format!("it is not a 64-bit ELF file: {error}");
     let header = FileHeader64::<LittleEndian>::parse(head).map_err(malformed)?;
     let endian = header.endian().map_err(malformed)?;
@@ -36,7 +36,7 @@ pub(super) fn load(memory: &GuestMemory, file: &File, head: &[u8], loader: Loade
     let mut end = 0;
     for segment in header.program_headers(endian, head).map_err(malformed)? {
         if segment.p_type(endian) == PT_LOAD && segment.p_memsz(endian) > 0 {
-            end = end.max(load_segment(memory, file, *segment, loader)?);
+            end = end.max(load_segment(memory, file, *segment)?);
         }
     }
     if end == 0 {
@@ -49,7 +49,6 @@ fn load_segment(
     memory: &GuestMemory,
     file: &File,
     segment: ProgramHeader64<LittleEndian>,
-    loader: Loader,
 ) -> Result<u64, String> {
     let start = segment.p_paddr(LittleEndian);
     if start < layout::HIGH_RAM {
@@ -66,7 +65,7 @@ fn load_segment(
         return Err(too_large());
     }
     // Memory beyond the file's bytes is zero because guest memory starts as zeroes.
-    match loader(memory, start, file, offset, length) {
+    match memory::read_file(memory, start, file, offset, length) {
         Ok(()) => Ok(end),
         Err(error) => Err(match error.kind() {
             ErrorKind::UnexpectedEof => {
@@ -93,7 +92,7 @@ pub(super) mod tests {
     fn load(memory: &GuestMemory, kernel: &[u8]) -> Result<Image, String> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(kernel).unwrap();
-        super::load(memory, &file, kernel, crate::memory::read_file)
+        super::load(memory, &file, kernel)
     }
 
     /// One segment of `bytes` at `address`, `memory` bytes long in memory.

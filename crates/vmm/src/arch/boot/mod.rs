@@ -78,7 +78,7 @@ fn load_kernel(
     let file = open_file("kernel", path)?;
     let head = read_head(&file).map_err(|error| wrong(error.to_string()))?;
     if elf::is_elf(&head) {
-        let image = elf::load(memory, &file, &head, memory::read_file).map_err(wrong)?;
+        let image = elf::load(memory, &file, &head).map_err(wrong)?;
         return Ok(Loaded { entry: Entry { address: image.entry, note: None }, end: image.end });
     }
     let length = file.metadata().map_err(|error| wrong(error.to_string()))?.len();
@@ -87,7 +87,7 @@ fn load_kernel(
     match cache.unpack(&file, &image.payload()) {
         Ok(vmlinux) => {
             let head = read_head(&vmlinux).map_err(|error| wrong(error.to_string()))?;
-            let loaded = elf::load(memory, &vmlinux, &head, memory::copy_kept).map_err(wrong)?;
+            let loaded = elf::load(memory, &vmlinux, &head).map_err(wrong)?;
             let end = loaded.end.max(image.runtime_end());
             Ok(Loaded { entry: Entry { address: loaded.entry, note: None }, end })
         }

@@ -9,8 +9,6 @@ use anyhow::{Context, Result};
 pub(super) const TUNED: &str = "quiet console=ttyS0 reboot=k panic=1 8250.nr_uarts=1 i8042.noaux i8042.nomux \
     i8042.dumbkbd i8042.nokbd cryptomgr.notests no_timer_check tsc=reliable mitigations=off random.trust_cpu=on \
     rcupdate.rcu_expedited=1";
-/// In seconds of real time: so many machines take their time where instructions are counted.
-const SEVERAL_TIMEOUT: &str = "3600";
 /// Machines in one process.
 pub(super) const MACHINES: u32 = 8;
 
@@ -78,7 +76,6 @@ pub(super) fn plan(kernels: &Kernels, rivals: &Rivals, runs: u32) -> Vec<Bench> 
     let all = option("cloud-hypervisor", rivals.cloud_hypervisor.as_deref());
     let words = |parts: &[&[String]]| parts.concat();
     let several = ["--machines".to_owned(), format!("1,{MACHINES}")];
-    let several = [&several[..], &["--timeout", SEVERAL_TIMEOUT].map(str::to_owned)].concat();
     let against = |names: &[(&str, bool)]| {
         let names: Vec<&str> = names.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         vec!["--against".to_owned(), if names.is_empty() { "none".to_owned() } else { names.join(",") }]
@@ -165,11 +162,7 @@ mod tests {
             all[2]
                 .contains("'elf=/elf' '--kernel' 'bzimage=/bz' '--kernel' 'generic=/big' '--against' 'none'")
         );
-        assert!(
-            all[3].contains("'--against' 'none' '--machines' '1,8' '--timeout' '3600' '--runs' '3'"),
-            "{}",
-            all[3]
-        );
+        assert!(all[3].contains("'--against' 'none' '--machines' '1,8' '--runs' '3'"), "{}", all[3]);
         let few = lines(&Rivals::default());
         assert!(few[0].contains("'--against' 'qemu' '--runs'"), "{}", few[0]);
         assert!(few[1].contains("'--against' 'none' '--cmdline'"), "{}", few[1]);

@@ -64,7 +64,7 @@ fn subject(figures: &Figures) -> String {
     let Some((_, first)) = figures.all().next() else { return String::new() };
     let (host, settings) = (&first.host, &first.settings);
     let lab = if host.emulated {
-        "in the lab with --icount (CPU seconds are counted instructions)"
+        "in the lab with --icount (CPU seconds are counted instructions, but for several machines in one process)"
     } else {
         "directly"
     };
