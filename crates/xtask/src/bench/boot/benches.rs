@@ -9,6 +9,9 @@ use anyhow::{Context, Result};
 pub(super) const TUNED: &str = "quiet console=ttyS0 reboot=k panic=1 8250.nr_uarts=1 i8042.noaux i8042.nomux \
     i8042.dumbkbd i8042.nokbd cryptomgr.notests no_timer_check tsc=reliable mitigations=off random.trust_cpu=on \
     rcupdate.rcu_expedited=1";
+/// In seconds of real time. QEMU loses a guest now and then where it counts instructions, which would not end; such a run is
+/// made once more.
+const TIMEOUT: &str = "120";
 /// Machines in one process.
 pub(super) const MACHINES: u32 = 8;
 
@@ -71,7 +74,11 @@ pub(super) fn plan(kernels: &Kernels, rivals: &Rivals, runs: u32) -> Vec<Bench> 
     let kernel = |file: &Path| vec!["--kernel".to_owned(), file.display().to_string()];
     let named = |name: &str, file: &Path| vec!["--kernel".to_owned(), format!("{name}={}", file.display())];
     let elf = vec!["--elf-kernel".to_owned(), kernels.unpacked.display().to_string()];
-    let runs = vec!["--runs".to_owned(), runs.to_string()];
+    let runs = ["--timeout", TIMEOUT, "--runs"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([runs.to_string()])
+        .collect::<Vec<_>>();
     let firecracker = option("firecracker", rivals.firecracker.as_deref());
     let all = option("cloud-hypervisor", rivals.cloud_hypervisor.as_deref());
     let words = |parts: &[&[String]]| parts.concat();
@@ -156,15 +163,19 @@ mod tests {
             "{}",
             all[0]
         );
-        assert!(all[0].contains("'--runs' '3' '--json' '/a.json' >&2\n"), "{}", all[0]);
+        assert!(all[0].contains("'--timeout' '120' '--runs' '3' '--json' '/a.json' >&2\n"), "{}", all[0]);
         assert!(all[1].contains("'--against' 'firecracker' '--vmm' 'firecracker=/fc' '--cmdline' 'quiet "));
         assert!(
             all[2]
                 .contains("'elf=/elf' '--kernel' 'bzimage=/bz' '--kernel' 'generic=/big' '--against' 'none'")
         );
-        assert!(all[3].contains("'--against' 'none' '--machines' '1,8' '--runs' '3'"), "{}", all[3]);
+        assert!(
+            all[3].contains("'--against' 'none' '--machines' '1,8' '--timeout' '120' '--runs' '3'"),
+            "{}",
+            all[3]
+        );
         let few = lines(&Rivals::default());
-        assert!(few[0].contains("'--against' 'qemu' '--runs'"), "{}", few[0]);
+        assert!(few[0].contains("'--against' 'qemu' '--timeout'"), "{}", few[0]);
         assert!(few[1].contains("'--against' 'none' '--cmdline'"), "{}", few[1]);
     }
 
