@@ -66,6 +66,7 @@ pub struct PmemConfig {
 pub struct NicConfig {
     /// Its address.
     pub mac: MacAddress,
-    /// The VLAN (switch) that it is plugged into.
-    pub vlan: u8,
+    /// The VLAN (switch) that it is plugged into; `None` for the user network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u8>,
 }

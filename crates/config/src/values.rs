@@ -147,6 +147,13 @@ impl MacAddress {
         Self([0x52, 0x54, 0x00, 0x12, vlan, node])
     }
 
+    /// The address that QEMU gives a card by default, and so that of the card on the user network of NixOS test machines:
+    /// `52:54:00:12:34:56`.
+    #[must_use]
+    pub fn of_user_network() -> Self {
+        Self([0x52, 0x54, 0x00, 0x12, 0x34, 0x56])
+    }
+
     /// The six bytes, in transmission order.
     #[must_use]
     pub fn octets(self) -> [u8; 6] {

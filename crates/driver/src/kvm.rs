@@ -136,7 +136,7 @@ fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineCo
         },
         (None, None) => return Err("it has neither a toplevel nor a kernel".into()),
     };
-    let nic = |vlan: &u8| NicConfig { mac: MacAddress::of_node(*vlan, number), vlan: *vlan };
+    let nic = |vlan: &u8| NicConfig { mac: MacAddress::of_node(*vlan, number), vlan: Some(*vlan) };
     Ok(MachineConfig {
         name: name.to_owned(),
         boot,

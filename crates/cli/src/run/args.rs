@@ -139,10 +139,10 @@ impl Args {
     pub(super) fn machine(&self) -> Result<MachineConfig> {
         let mut nics: Vec<NicConfig> = Vec::new();
         for vlan in &self.vlan {
-            if nics.iter().any(|nic| nic.vlan == *vlan) {
+            if nics.iter().any(|nic| nic.vlan == Some(*vlan)) {
                 bail!("VLAN {vlan} is named twice; a machine has one network card on each VLAN");
             }
-            nics.push(NicConfig { mac: MacAddress::of_node(*vlan, NODE), vlan: *vlan });
+            nics.push(NicConfig { mac: MacAddress::of_node(*vlan, NODE), vlan: Some(*vlan) });
         }
         ShareConfig::check_all(&self.share)?;
         Ok(MachineConfig {

@@ -11,6 +11,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod user_network;
 mod vhost_user;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,8 @@ pub use self::names::variable_name;
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
 use crate::{
-    BootProfile, DiskConfig, MemorySize, PmemConfig, ShareConfig, StoreConfig, VcpuCount, VhostUserConfig,
+    BootProfile, DiskConfig, MemorySize, PmemConfig, ShareConfig, StoreConfig, UserNetworkConfig, VcpuCount,
+    VhostUserConfig,
 };
 
 /// A test, as a manifest file describes it. Paths are relative to the manifest's folder until [`Manifest::parse`] has
@@ -77,6 +79,9 @@ pub struct NodeConfig {
     pub memory: MemorySize,
     /// Number of vCPUs.
     pub vcpus: VcpuCount,
+    /// A network card before those of the VLANs, eth0, that leads to the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_network: Option<UserNetworkConfig>,
     /// VLANs: one network card each, eth1, eth2 ... in this order.
     pub vlans: Vec<u8>,
     /// Disks, `/dev/vda` on; the manifest's `empty-disks` are the last of them.
@@ -113,6 +118,7 @@ const NODE_KEYS: &[&str] = &[
     "shares",
     "pmem",
     "store",
+    "user-network",
     "vhost-user",
 ];
 
@@ -256,6 +262,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         profile: profile(&table)?,
         memory: memory(&table)?,
         vcpus: vcpus(&table)?,
+        user_network: user_network::read(&table, &of)?,
         vlans: vlans(&table)?,
         disks: disks::disks(&table, &of, folder)?,
         shares: shares::read(&table, &of, folder)?,

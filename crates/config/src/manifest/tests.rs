@@ -107,7 +107,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
     assert_eq!(node_error("cores = 1\n"), "5:1: unknown key `cores` of machine `m`: did you mean `vcpus`?");
     assert_eq!(
         node_error("zzzzzzzz = 1\n"),
-        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares, pmem, store, vhost-user"
+        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares, pmem, store, user-network, vhost-user"
     );
     assert_eq!(
         toml("name = 't'\ntestScript = ''\n").unwrap_err(),

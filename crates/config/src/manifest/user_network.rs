@@ -1,0 +1,160 @@
+//! The user-mode network of a machine.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::str::FromStr;
+
+use super::table::Table;
+use super::tree::{Fault, Node, Value};
+use crate::{ForwardFrom, PortForward, UserNetworkConfig, ValueError};
+
+const KEYS: &[&str] = &["restrict", "dns", "forward-ports"];
+const FORWARD_KEYS: &[&str] =
+    &["from", "protocol", "host-address", "host-port", "guest-address", "guest-port"];
+
+/// `true`, or a table of what it is to be like.
+pub(super) fn read(table: &Table<'_>, of: &str) -> Result<Option<UserNetworkConfig>, Fault> {
+    let Some(node) = table.get("user-network") else { return Ok(None) };
+    match &node.value {
+        Value::Boolean(wanted) => return Ok(wanted.then(UserNetworkConfig::default)),
+        Value::Table(_) => {}
+        other => {
+            let message = format!("expected true, false or a table, found {}", other.kind());
+            return Err(table.wrong("user-network", &message));
+        }
+    }
+    let table = Table::read(node, &format!("the user network of {of}"), KEYS)?;
+    let dns = table.text("dns")?.map(UserNetworkConfig::parse_dns).transpose();
+    let forwards = table.list("forward-ports")?.unwrap_or_default().iter().zip(1..);
+    let forward = |(node, number): (&Node, u32)| {
+        forward(node, &format!("forward {number} of the user network of {of}"))
+    };
+    Ok(Some(UserNetworkConfig {
+        restrict: table.boolean("restrict")?.unwrap_or(false),
+        dns: dns.map_err(|error| table.wrong("dns", &error.to_string()))?,
+        forward_ports: forwards.map(forward).collect::<Result<_, _>>()?,
+    }))
+}
+
+fn forward(node: &Node, of: &str) -> Result<PortForward, Fault> {
+    let table = Table::read(node, of, FORWARD_KEYS)?;
+    let from: ForwardFrom = parsed(&table, "from")?.unwrap_or_default();
+    let host: IpAddr = address(&table, "host-address")?.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let guest: Option<Ipv4Addr> = address(&table, "guest-address")?;
+    let guest = match (guest, from) {
+        (Some(address), _) => address,
+        (None, ForwardFrom::Host) => PortForward::GUEST,
+        (None, ForwardFrom::Guest) => {
+            return Err(table.fault("`guest-address`, what the guest is to connect to, is missing"));
+        }
+    };
+    let forward = PortForward {
+        from,
+        protocol: parsed(&table, "protocol")?.unwrap_or_default(),
+        host: SocketAddr::new(host, port(&table, "host-port")?),
+        guest: SocketAddrV4::new(guest, port(&table, "guest-port")?),
+    };
+    forward.check().map_err(|error| table.fault(&error.to_string()))
+}
+
+fn parsed<T: FromStr<Err = ValueError>>(table: &Table<'_>, key: &str) -> Result<Option<T>, Fault> {
+    let word = table.text(key)?.map(str::parse).transpose();
+    word.map_err(|error: ValueError| table.wrong(key, &error.to_string()))
+}
+
+/// NixOS writes an empty text where there is no address.
+fn address<T: FromStr>(table: &Table<'_>, key: &str) -> Result<Option<T>, Fault> {
+    let Some(text) = table.text(key)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let wrong = |_| table.wrong(key, &format!("`{text}` is no address that fits here"));
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn port(table: &Table<'_>, key: &str) -> Result<u16, Fault> {
+    Ok(table.number(key, 0, u16::MAX.into())?.and_then(|port| u16::try_from(port).ok()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{ForwardProtocol, NodeConfig};
+
+    fn network(text: &str) -> Result<Option<UserNetworkConfig>, String> {
+        let text = format!("kernel = 'k'\n{text}");
+        let node = NodeConfig::parse("m", Path::new("/t/m.toml"), &text);
+        node.map(|node| node.user_network).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn there_is_none_unless_it_is_asked_for() {
+        assert_eq!(network("").unwrap(), None);
+        assert_eq!(network("user-network = false").unwrap(), None);
+        assert_eq!(network("user-network = true").unwrap(), Some(UserNetworkConfig::default()));
+        assert_eq!(network("user-network = {}").unwrap(), Some(UserNetworkConfig::default()));
+    }
+
+    #[test]
+    fn forwards_have_the_defaults_of_nixos_but_listen_on_the_loopback() {
+        let text = "user-network = { restrict = true, dns = '::1', forward-ports = [{ guest-port = 80 }, \
+                    { protocol = 'udp', host-address = '0.0.0.0', host-port = 53, guest-address = '10.0.2.20', guest-port = 5353 }, \
+                    { from = 'guest', host-address = '', host-port = 7, guest-address = '10.0.2.10', guest-port = 8 }] }";
+        let network = network(text).unwrap().unwrap();
+        assert_eq!((network.restrict, network.dns), (true, Some("[::1]:53".parse().unwrap())));
+        let [first, second, third] = network.forward_ports.as_slice() else { panic!("{network:?}") };
+        assert_eq!(*first, PortForward::from_host(ForwardProtocol::Tcp, 0, 80));
+        assert_eq!((second.protocol, second.host), (ForwardProtocol::Udp, "0.0.0.0:53".parse().unwrap()));
+        assert_eq!(second.guest, "10.0.2.20:5353".parse().unwrap());
+        assert_eq!((third.from, third.host), (ForwardFrom::Guest, "127.0.0.1:7".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let text = "kernel = 'k'\nuser-network = { restrict = true, dns = '::1', forward-ports = [{ guest-port = 80 }] }";
+        let node = NodeConfig::parse("m", Path::new("/t/m.toml"), text).unwrap();
+        let written = serde_json::to_value(&node.user_network).unwrap();
+        let text = format!("{{ \"kernel\": \"k\", \"user-network\": {written} }}");
+        let again = NodeConfig::parse("m", Path::new("/t/m.json"), &text).unwrap();
+        assert_eq!(again.user_network, node.user_network);
+    }
+
+    #[test]
+    fn what_is_wrong_with_it_is_said() {
+        for (text, part) in [
+            ("user-network = 'on'", "expected true, false or a table, found a text"),
+            ("user-network = { restricted = true }", "did you mean `restrict`"),
+            ("user-network = { dns = 'localhost' }", "`localhost` is no resolver"),
+            ("user-network = { forward-ports = [{}] }", "a forward needs a guest port"),
+            (
+                "user-network = { forward-ports = [{ guest-port = 70000 }] }",
+                "out of range: choose 0 to 65535",
+            ),
+            (
+                "user-network = { forward-ports = [{ guest-port = 1, protocol = 'sctp' }] }",
+                "no forward of `sctp`",
+            ),
+            (
+                "user-network = { forward-ports = [{ guest-port = 1, guest-address = '192.0.2.1' }] }",
+                "not in the user network",
+            ),
+            (
+                "user-network = { forward-ports = [{ guest-port = 1, from = 'guest', host-port = 1 }] }",
+                "`guest-address`, what the guest is to connect to, is missing",
+            ),
+            (
+                "user-network = { forward-ports = [{ guest-port = 1, from = 'guest', guest-address = '10.0.2.9' }] }",
+                "needs a host port",
+            ),
+            (
+                "user-network = { forward-ports = [{ guest-port = 1, from = 'guest', guest-address = '10.0.2.3', host-port = 1 }] }",
+                "10.0.2.3 is taken",
+            ),
+            (
+                "user-network = { forward-ports = [{ guest-port = 1, host-address = 'localhost' }] }",
+                "`localhost` is no address",
+            ),
+        ] {
+            let error = network(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
