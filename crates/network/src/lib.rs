@@ -32,6 +32,7 @@ mod checksum;
 mod counters;
 mod finish;
 mod frame;
+pub mod gateway;
 mod headers;
 mod inbox;
 mod patience;

@@ -29,7 +29,10 @@ const OWNERS: &[(&str, &[&str])] = &[
             "tests",
         ],
     ),
-    ("std::thread", &["crates/cli", "crates/driver", "crates/vmm", "crates/xtask", "crates/python", "tests"]),
+    (
+        "std::thread",
+        &["crates/cli", "crates/driver", "crates/uplink", "crates/vmm", "crates/xtask", "crates/python", "tests"],
+    ),
 ];
 
 /// Checks every Rust file of the project; the error lists all that is wrong.

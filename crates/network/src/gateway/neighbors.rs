@@ -1,0 +1,162 @@
+//! Who is at which Ethernet address: ARP (RFC 826), neighbour discovery and router advertisements (RFC 4861).
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
+
+use super::addresses::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, RESOLVER_V6, ROUTER_V6};
+use super::emit::{self, MTU, Pair};
+
+/// Addresses known at once; the one heard of first makes room. A machine has three, one that bridges containers some more.
+const MOST_NEIGHBORS: usize = 64;
+/// The least time between two questions for addresses, whichever they are: a guest that is not there is asked for at every
+/// try to reach it.
+const PAUSE: Duration = Duration::from_millis(200);
+
+const ARP_TYPE: [u8; 2] = [0x08, 0x06];
+const BROADCAST: [u8; 6] = [0xff; 6];
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// Types of neighbour discovery, with a code of 0.
+pub(super) const ROUTER_SOLICITATION: [u8; 2] = [133, 0];
+pub(super) const NEIGHBOR_SOLICITATION: [u8; 2] = [135, 0];
+const ROUTER_ADVERTISEMENT: [u8; 2] = [134, 0];
+const NEIGHBOR_ADVERTISEMENT: [u8; 2] = [136, 0];
+
+/// How long guests may use the router and its prefix without hearing of it again: 0xffffffff is for ever, and a router cannot
+/// say more than 9000 s (RFC 4861, 6.2.1).
+const ROUTER_LIFETIME: u16 = 9000;
+const FOR_EVER: [u8; 4] = [0xff; 4];
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Neighbors {
+    known: VecDeque<(IpAddr, [u8; 6])>,
+    asked: Option<Duration>,
+}
+
+impl Neighbors {
+    /// Notes where an address was seen.
+    pub(super) fn learn(&mut self, address: IpAddr, mac: [u8; 6]) {
+        if mac[0] & 1 != 0 {
+            return;
+        }
+        if let Some(entry) = self.known.iter_mut().find(|entry| entry.0 == address) {
+            entry.1 = mac;
+            return;
+        }
+        if self.known.len() >= MOST_NEIGHBORS {
+            self.known.pop_front();
+        }
+        self.known.push_back((address, mac));
+    }
+
+    pub(super) fn find(&self, address: IpAddr) -> Option<[u8; 6]> {
+        self.known.iter().find(|entry| entry.0 == address).map(|entry| entry.1)
+    }
+
+    /// A frame that asks for an address, unless that was just done.
+    pub(super) fn ask(&mut self, now: Duration, address: IpAddr) -> Option<Vec<u8>> {
+        if self.asked.is_some_and(|asked| now.saturating_sub(asked) < PAUSE) {
+            return None;
+        }
+        self.asked = Some(now);
+        match address {
+            IpAddr::V4(v4) => Some(arp(ArpOperation::Request, GATEWAY_V4, BROADCAST, v4)),
+            IpAddr::V6(v6) => solicitation(v6),
+        }
+    }
+
+    /// Answers ARP, and learns from it. `is_own`: whether the gateway has an address.
+    pub(super) fn arp(&mut self, bytes: &[u8], is_own: impl Fn(Ipv4Addr) -> bool) -> Option<Vec<u8>> {
+        let packet = ArpPacket::new_checked(bytes).ok()?;
+        let ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr,
+            source_protocol_addr,
+            target_protocol_addr,
+            ..
+        } = ArpRepr::parse(&packet).ok()?
+        else {
+            return None;
+        };
+        if super::addresses::is_guest(source_protocol_addr.into()) && !is_own(source_protocol_addr) {
+            self.learn(source_protocol_addr.into(), source_hardware_addr.0);
+        }
+        let asked = operation == ArpOperation::Request && is_own(target_protocol_addr);
+        asked.then(|| {
+            arp(ArpOperation::Reply, target_protocol_addr, source_hardware_addr.0, source_protocol_addr)
+        })
+    }
+}
+
+fn arp(operation: ArpOperation, from: Ipv4Addr, mac: [u8; 6], to: Ipv4Addr) -> Vec<u8> {
+    let asks = operation == ArpOperation::Request;
+    let repr = ArpRepr::EthernetIpv4 {
+        operation,
+        source_hardware_addr: EthernetAddress(GATEWAY_MAC),
+        source_protocol_addr: from,
+        target_hardware_addr: EthernetAddress(if asks { [0; 6] } else { mac }),
+        target_protocol_addr: to,
+    };
+    let mut bytes = vec![0; repr.buffer_len()];
+    repr.emit(&mut ArpPacket::new_unchecked(bytes.as_mut_slice()));
+    emit::frame(mac, GATEWAY_MAC, ARP_TYPE, &bytes)
+}
+
+/// Asks the one who has `address`, at the group address that it listens to (RFC 4291, 2.7.1).
+fn solicitation(address: Ipv6Addr) -> Option<Vec<u8>> {
+    let [.., a, b, c] = address.octets();
+    let [.., high, low] = [u16::from(a) | 0xff00, u16::from_be_bytes([b, c])];
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low);
+    let data = [&address.octets()[..], &[1, 1], &GATEWAY_MAC].concat();
+    let pair = Pair { from: ROUTER_V6.into(), to: group.into() };
+    discovery(pair, [0x33, 0x33, 0xff, a, b, c], NEIGHBOR_SOLICITATION, [0; 4], &data)
+}
+
+/// Tells `to` that the gateway has `address`.
+pub(super) fn advertisement(address: Ipv6Addr, to: Ipv6Addr, mac: [u8; 6]) -> Option<Vec<u8>> {
+    const ROUTER_SOLICITED_OVERRIDE: u8 = 0xe0;
+    const ROUTER_OVERRIDE: u8 = 0xa0;
+    // Who is looking whether an address is free has none to be answered at (RFC 4861, 7.2.4).
+    let nobody = to.is_unspecified();
+    let flags = if nobody { ROUTER_OVERRIDE } else { ROUTER_SOLICITED_OVERRIDE };
+    let data = [&address.octets()[..], &[2, 1], &GATEWAY_MAC].concat();
+    let (to, mac) = if nobody { (ALL_NODES, [0x33, 0x33, 0, 0, 0, 1]) } else { (to, mac) };
+    let pair = Pair { from: address.into(), to: to.into() };
+    discovery(pair, mac, NEIGHBOR_ADVERTISEMENT, [flags, 0, 0, 0], &data)
+}
+
+/// Tells everybody of the prefix fec0::/64, to make addresses of, and, unless they are restricted, of the router and the
+/// resolver (RFC 8106).
+pub(super) fn router_advertisement(restrict: bool) -> Option<Vec<u8>> {
+    const HOPS: u8 = 64;
+    const ON_LINK_AND_AUTONOMOUS: u8 = 0xc0;
+    let lifetime = if restrict { 0 } else { ROUTER_LIFETIME };
+    let [high, low] = lifetime.to_be_bytes();
+    let mut data = vec![0; 8]; // reachable and retransmission times: unspecified
+    data.extend([1, 1]);
+    data.extend(GATEWAY_MAC);
+    data.extend([5, 1, 0, 0]);
+    data.extend(u32::try_from(MTU).unwrap_or(0).to_be_bytes());
+    data.extend([3, 4, 64, ON_LINK_AND_AUTONOMOUS]);
+    data.extend([FOR_EVER, FOR_EVER, [0; 4]].concat());
+    let [a, b, c, d, ..] = GATEWAY_V6.segments();
+    data.extend([a, b, c, d].map(u16::to_be_bytes).concat());
+    data.extend([0; 8]);
+    if !restrict {
+        data.extend([25, 3, 0, 0]);
+        data.extend(u32::from(ROUTER_LIFETIME).to_be_bytes());
+        data.extend(RESOLVER_V6.octets());
+    }
+    let pair = Pair { from: ROUTER_V6.into(), to: ALL_NODES.into() };
+    discovery(pair, [0x33, 0x33, 0, 0, 0, 1], ROUTER_ADVERTISEMENT, [HOPS, 0, high, low], &data)
+}
+
+fn discovery(pair: Pair, mac: [u8; 6], kind: [u8; 2], rest: [u8; 4], data: &[u8]) -> Option<Vec<u8>> {
+    let message = emit::icmp(pair, kind, rest, data);
+    let packet = emit::packets(pair, emit::icmp_of(pair.from), &message, 0).pop()?;
+    Some(emit::frame(mac, GATEWAY_MAC, emit::ether_type(pair.to), &packet))
+}

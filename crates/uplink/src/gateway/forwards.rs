@@ -1,0 +1,152 @@
+//! Ports of the host that lead to a guest.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+
+use snowboot_config::{ForwardProtocol, PortForward};
+use snowboot_network::gateway::{ForwardId, Gateway};
+
+use super::events::{Events, Source};
+use super::sockets::AT_ONCE;
+use super::streams::{self, Streams};
+
+/// The host's end of a forward.
+#[derive(Debug)]
+pub(super) enum Door {
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl Door {
+    /// Opens it; the address has the port that it got.
+    pub(super) fn open(forward: &PortForward) -> std::io::Result<(Self, SocketAddr)> {
+        match forward.protocol {
+            ForwardProtocol::Tcp => {
+                let listener = TcpListener::bind(forward.host)?;
+                listener.set_nonblocking(true)?;
+                let at = listener.local_addr()?;
+                Ok((Self::Tcp(listener), at))
+            }
+            ForwardProtocol::Udp => {
+                let socket = UdpSocket::bind(forward.host)?;
+                socket.set_nonblocking(true)?;
+                let at = socket.local_addr()?;
+                Ok((Self::Udp(socket), at))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Forward {
+    door: Door,
+    guest: SocketAddr,
+    ready: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Forwards {
+    forwards: BTreeMap<u64, Forward>,
+    next: u64,
+}
+
+impl Forwards {
+    pub(super) fn add(&mut self, door: Door, guest: SocketAddr, events: &Events) -> std::io::Result<()> {
+        let number = self.next;
+        match &door {
+            Door::Tcp(listener) => events.watch(listener, Source::Forward(number))?,
+            Door::Udp(socket) => events.watch(socket, Source::Forward(number))?,
+        }
+        self.next = number.wrapping_add(1);
+        self.forwards.insert(number, Forward { door, guest, ready: true });
+        Ok(())
+    }
+
+    pub(super) fn happened(&mut self, number: u64) {
+        if let Some(forward) = self.forwards.get_mut(&number) {
+            forward.ready = true;
+        }
+    }
+
+    /// Takes who has come; whether there was anybody.
+    pub(super) fn serve(
+        &mut self,
+        now: Duration,
+        buffer: &mut [u8],
+        gateway: &mut Gateway,
+        streams: &mut Streams,
+        events: &Events,
+    ) -> bool {
+        let mut moved = false;
+        for (number, forward) in self.forwards.iter_mut().filter(|(_, forward)| forward.ready) {
+            for _ in 0..AT_ONCE {
+                let served = match &forward.door {
+                    Door::Tcp(listener) => accept(now, listener, forward.guest, gateway, streams, events),
+                    Door::Udp(_) if !gateway.wants_frames() => break,
+                    Door::Udp(socket) => {
+                        receive(now, ForwardId(*number), socket, forward.guest, buffer, gateway)
+                    }
+                };
+                forward.ready = served;
+                moved |= served;
+                if !served {
+                    break;
+                }
+            }
+        }
+        moved
+    }
+
+    /// Sends what a guest answers somebody.
+    pub(super) fn answer(&self, forward: ForwardId, peer: SocketAddr, data: &[u8]) {
+        if let Some(Forward { door: Door::Udp(socket), .. }) = self.forwards.get(&forward.0) {
+            let _ = socket.send_to(data, peer);
+        }
+    }
+}
+
+/// Takes one connection; whether to look for another one.
+fn accept(
+    now: Duration,
+    listener: &TcpListener,
+    guest: SocketAddr,
+    gateway: &mut Gateway,
+    streams: &mut Streams,
+    events: &Events,
+) -> bool {
+    let (socket, peer) = match listener.accept() {
+        Ok(accepted) => accepted,
+        Err(error) => return error.kind() == ErrorKind::Interrupted,
+    };
+    match gateway.accept(now, guest, peer) {
+        Some(flow) => {
+            if streams.accepted(flow, socket, events).is_err() {
+                gateway.host_reset(flow);
+            }
+        }
+        None => streams::reset(&socket),
+    }
+    true
+}
+
+/// Takes one datagram; whether to look for another one.
+fn receive(
+    now: Duration,
+    id: ForwardId,
+    socket: &UdpSocket,
+    guest: SocketAddr,
+    buffer: &mut [u8],
+    gateway: &mut Gateway,
+) -> bool {
+    match socket.recv_from(buffer) {
+        Ok((length, peer)) => {
+            gateway.forwarded(now, id, guest, peer, buffer.get(..length).unwrap_or_default());
+            true
+        }
+        // A peer that does not want an answer is told of here; the next datagram may be another's.
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    }
+}
