@@ -285,7 +285,7 @@ with trying("get_window_names", "wait_for_window", "wait_for_x"):
     mistaken(lambda: machine.wait_for_window(None), lambda: machine.wait_for_x(timeout=True))
 
 with trying("forward_port", "ssh_backdoor_command", "dump_machine_ssh"):
-    refused(MachineError, lambda: machine.forward_port(8080, 80), "machine", "forward_port")
+    refused(MachineError, lambda: machine.forward_port(8080, 80), "machine", "user-network")
     refused(MachineError, machine.ssh_backdoor_command, "machine", "ssh")
     refused(MachineError, dump_machine_ssh, "ssh")
     mistaken(lambda: machine.forward_port("a", None))

@@ -17,6 +17,7 @@ mod driver_entry;
 mod exit;
 mod generate;
 mod kvm_device;
+mod net;
 mod python;
 mod report;
 mod reports;

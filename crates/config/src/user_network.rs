@@ -147,6 +147,38 @@ impl PortForward {
     }
 }
 
+/// QEMU's way to write a forward from the host (`hostfwd` of `-netdev user`, `hostfwd_add` of its monitor), such as
+/// `tcp:127.0.0.1:8080-10.0.2.15:80`. What is left out is TCP, the host's loopback, and what the guest gets by DHCP.
+impl FromStr for PortForward {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError(format!("`{text}` is no forward such as tcp::8080-:80"));
+        let (host, guest) = text.rsplit_once('-').ok_or_else(wrong)?;
+        let (protocol, host) = match host.split_once(':').ok_or_else(wrong)? {
+            ("", host) => (ForwardProtocol::Tcp, host),
+            (protocol, host) => (protocol.parse()?, host),
+        };
+        let end = |text: &str| -> Result<(Option<IpAddr>, u16), ValueError> {
+            let (address, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+            let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+            let address = if bare.is_empty() { None } else { Some(bare.parse().map_err(|_| wrong())?) };
+            Ok((address, port.parse().map_err(|_| wrong())?))
+        };
+        let ((host, host_port), (guest, guest_port)) = (end(host)?, end(guest)?);
+        let mut forward = Self::from_host(protocol, host_port, guest_port);
+        if let Some(host) = host {
+            forward.host.set_ip(host);
+        }
+        match guest {
+            None => {}
+            Some(IpAddr::V4(guest)) => forward.guest.set_ip(guest),
+            Some(IpAddr::V6(_)) => return Err(wrong()),
+        }
+        forward.check()
+    }
+}
+
 impl FromStr for ForwardFrom {
     type Err = ValueError;
 
@@ -167,6 +199,46 @@ impl FromStr for ForwardProtocol {
             "tcp" => Ok(Self::Tcp),
             "udp" => Ok(Self::Udp),
             _ => Err(ValueError(format!("there is no forward of `{text}`: choose tcp or udp"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn forwards_are_written_as_qemu_has_them() {
+        let tcp = |host, guest| PortForward::from_host(ForwardProtocol::Tcp, host, guest);
+        assert_eq!("tcp::8080-:80".parse(), Ok(tcp(8080, 80)));
+        assert_eq!("::0-:80".parse(), Ok(tcp(0, 80)));
+        let udp =
+            PortForward { protocol: ForwardProtocol::Udp, host: "[::1]:53".parse().unwrap(), ..tcp(0, 5353) };
+        assert_eq!("udp:[::1]:53-10.0.2.15:5353".parse(), Ok(udp));
+        for text in [
+            "",
+            "tcp",
+            "tcp::80",
+            "8080-80",
+            "tcp::x-:80",
+            "sctp::1-:1",
+            "tcp::1-:0",
+            "tcp:h:1-:1",
+            "tcp::1-[::1]:1",
+            "tcp::1-192.0.2.1:1",
+            "tcp::65536-:1",
+        ] {
+            assert!(text.parse::<PortForward>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "(tcp|udp|[][:0-9.-]|\\PC){0,12}") {
+            let _ = text.parse::<PortForward>();
+            let _ = UserNetworkConfig::parse_dns(&text);
         }
     }
 }

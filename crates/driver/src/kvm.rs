@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use snowboot_config::{
     BootConfig, BootProfile, DiskConfig, FlushPolicy, MacAddress, MachineConfig, NicConfig, NodeConfig,
-    PmemConfig, StoreDevice,
+    PmemConfig, PortForward, StoreDevice, UserNetworkConfig,
 };
 use snowboot_devices::stream::{self, HostEnd};
 use snowboot_devices::warnings::Warnings;
 use snowboot_network::{Port, Switch};
 use snowboot_store::Images;
+use snowboot_uplink::gateway::UserNetwork;
 use snowboot_vmm::{Builder, KernelCache, Machine, Phase, TemporaryDisks, Timeline, toplevel};
 
 use crate::console::ConsoleWriter;
@@ -42,6 +44,7 @@ pub struct KvmLauncher {
     kernels: Arc<KernelCache>,
     stores: Images,
     switches: Mutex<BTreeMap<u8, Switch>>,
+    user_networks: Mutex<BTreeMap<String, (UserNetworkConfig, Weak<UserNetwork>)>>,
     temporary_disks: TemporaryDisks,
 }
 
@@ -54,12 +57,26 @@ impl KvmLauncher {
             kernels: Arc::new(KernelCache::from_environment()),
             stores: Images::from_environment(),
             switches: Mutex::default(),
+            user_networks: Mutex::default(),
             temporary_disks: TemporaryDisks::default(),
         }
     }
 
     fn port(&self, vlan: u8, name: &str) -> Port {
         lock(&self.switches).entry(vlan).or_default().attach(name)
+    }
+
+    /// The user network of a machine. After a reset it is the same one, so that what a script forwarded stays: the VMM's former
+    /// machine is still there then.
+    fn user_network(&self, name: &str, config: &UserNetworkConfig) -> Result<Arc<UserNetwork>, BoxError> {
+        let mut networks = lock(&self.user_networks);
+        let former = networks.get(name).filter(|(of, _)| of == config);
+        if let Some(network) = former.and_then(|(_, network)| network.upgrade()) {
+            return Ok(network);
+        }
+        let network = Arc::new(UserNetwork::start(name, config)?);
+        networks.insert(name.to_owned(), (config.clone(), Arc::downgrade(&network)));
+        Ok(network)
     }
 }
 
@@ -92,6 +109,12 @@ impl Launcher for KvmLauncher {
             .serial_output(Box::new(serial))
             .console(device)
             .channel(FILES_PORT, files_device);
+        let network = node.user_network.as_ref().map(|config| self.user_network(name, config)).transpose()?;
+        if let Some(network) = &network {
+            let switch = Switch::new();
+            network.plug(switch.attach(&format!("{name}:user network")));
+            builder = builder.plug(switch.attach(&format!("{name}:eth0")));
+        }
         for (index, vlan) in (1..).zip(&node.vlans) {
             let index: u32 = index;
             builder = builder.plug(self.port(*vlan, &format!("{name}:eth{index}")));
@@ -99,7 +122,7 @@ impl Launcher for KvmLauncher {
         let machine = builder.build()?;
         let times = tell_times(machine.timeline().clone(), shell_output);
         let (shell, files) = (Arc::new(HostChannel(host)), Arc::new(HostChannel(files)));
-        Ok(Launched { vm: Arc::new(KvmVm(machine)), shell, files, times })
+        Ok(Launched { vm: Arc::new(KvmVm { machine, network }), shell, files, times })
     }
 
     fn guest_resident(&self) -> Option<u64> {
@@ -136,6 +159,9 @@ fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineCo
         },
         (None, None) => return Err("it has neither a toplevel nor a kernel".into()),
     };
+    // As on NixOS test machines: eth0, before those of the VLANs.
+    let user = node.user_network.as_ref();
+    let user = user.map(|_| NicConfig { mac: MacAddress::of_user_network(), vlan: None });
     let nic = |vlan: &u8| NicConfig { mac: MacAddress::of_node(*vlan, number), vlan: Some(*vlan) };
     Ok(MachineConfig {
         name: name.to_owned(),
@@ -145,7 +171,7 @@ fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineCo
         disks: node.disks.iter().map(disk_config).collect(),
         pmem: node.pmem.clone(),
         vhost_user: node.vhost_user.clone(),
-        nics: node.vlans.iter().map(nic).collect(),
+        nics: user.into_iter().chain(node.vlans.iter().map(nic)).collect(),
         shares: node.shares.clone(),
     })
 }
@@ -170,51 +196,59 @@ fn tell_times(timeline: Timeline, shell_output: Arc<OnceLock<Instant>>) -> TellT
     })
 }
 
-struct KvmVm(Machine);
+struct KvmVm {
+    machine: Machine,
+    network: Option<Arc<UserNetwork>>,
+}
 
 impl Vm for KvmVm {
     fn start(&self) -> Result<(), BoxError> {
-        Ok(self.0.start()?)
+        Ok(self.machine.start()?)
     }
 
     fn stop(&self) {
-        self.0.stop();
+        self.machine.stop();
     }
 
     fn reset(&self) {
-        self.0.reset();
+        self.machine.reset();
     }
 
     fn pause(&self) -> Result<(), BoxError> {
-        Ok(self.0.pause()?)
+        Ok(self.machine.pause()?)
     }
 
     fn resume(&self) -> Result<(), BoxError> {
-        Ok(self.0.resume()?)
+        Ok(self.machine.resume()?)
     }
 
     fn press_power_button(&self) {
-        self.0.press_power_button();
+        self.machine.press_power_button();
     }
 
     fn serial_input(&self, bytes: &[u8]) -> usize {
-        self.0.serial_input(bytes)
+        self.machine.serial_input(bytes)
     }
 
     fn set_link(&self, nic: usize, up: bool) -> Result<(), BoxError> {
-        Ok(self.0.set_link(nic, up)?)
+        Ok(self.machine.set_link(nic, up)?)
+    }
+
+    fn forward(&self, forward: PortForward) -> Result<SocketAddr, BoxError> {
+        let network = self.network.as_ref().ok_or("it has no user network")?;
+        Ok(network.forward(forward)?)
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {
-        self.0.wait(timeout).map(outcome)
+        self.machine.wait(timeout).map(outcome)
     }
 
     fn outcome(&self) -> Option<Outcome> {
-        self.0.outcome().map(outcome)
+        self.machine.outcome().map(outcome)
     }
 
     fn on_end(&self, callback: EndCallback) {
-        self.0.on_end(Box::new(move |how| callback(&outcome(how.clone()))));
+        self.machine.on_end(Box::new(move |how| callback(&outcome(how.clone()))));
     }
 }
 
@@ -281,6 +315,18 @@ mod tests {
         assert_eq!(cmdline("kernel = 'k'"), BootProfile::Standard.cmdline());
         assert_eq!(cmdline("kernel = 'k'\ncmdline = 'x'"), "x");
         assert_eq!(cmdline("kernel = 'k'\nprofile = 'plain'\ncmdline = 'x'"), "console=ttyS0 panic=1 x");
+    }
+
+    #[test]
+    fn the_card_of_the_user_network_comes_before_those_of_vlans() {
+        let nics = |text: &str| {
+            let node = NodeConfig::parse("m", Path::new("/m.toml"), text).unwrap();
+            machine_config("m", 1, &node).unwrap().nics.into_iter().map(|nic| (nic.mac.to_string(), nic.vlan))
+        };
+        let vlan = ("52:54:00:12:03:01".to_owned(), Some(3));
+        assert!(nics("kernel = 'k'\nvlans = [3]").eq([vlan.clone()]));
+        let user = ("52:54:00:12:34:56".to_owned(), None);
+        assert!(nics("kernel = 'k'\nvlans = [3]\nuser-network = true").eq([user, vlan]));
     }
 
     #[test]

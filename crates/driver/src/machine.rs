@@ -8,12 +8,13 @@ mod shares;
 mod trouble;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use snowboot_config::NodeConfig;
+use snowboot_config::{NodeConfig, PortForward};
 
 pub use self::commands::{Execute, Reply};
 pub use self::power::{PowerEvent, PowerEventKind, Start};
@@ -406,17 +407,50 @@ impl MachineHandle {
         self.set_link(0, true)
     }
 
-    /// Plugs or unplugs the cable of its n-th network card, from 0.
+    /// Plugs or unplugs the cable of its n-th VLAN's network card, from 0.
     ///
     /// # Errors
     /// When it does not run or has no such card.
     pub fn set_link(&self, card: usize, up: bool) -> Result<(), Error> {
-        let vm = self.running("has no link to change: it is not running")?.vm;
-        vm.set_link(card, up).map_err(|error| self.trouble_because("has no link to change", error))?;
+        let first = usize::from(self.node().user_network.is_some());
+        self.plug(first.saturating_add(card), up)?;
         if card == 0 {
             self.note(Step::Link { up });
         }
         Ok(())
+    }
+
+    /// Plugs or unplugs the cable of its card on the user network.
+    ///
+    /// # Errors
+    /// When it does not run or has no such card.
+    pub fn set_user_link(&self, up: bool) -> Result<(), Error> {
+        self.check_user_network("has no link to change")?;
+        self.plug(0, up)
+    }
+
+    /// Forwards a port of the host's to the guest, through its user network; the answer is where the host listens.
+    ///
+    /// # Errors
+    /// When it does not run, has no user network, or the port cannot be had.
+    pub fn forward(&self, forward: PortForward) -> Result<SocketAddr, Error> {
+        self.check_user_network("cannot forward a port")?;
+        let vm = self.running("cannot forward a port: it is not running")?.vm;
+        vm.forward(forward).map_err(|error| self.trouble_because("cannot forward a port", error))
+    }
+
+    fn check_user_network(&self, what: &str) -> Result<(), Error> {
+        if self.node().user_network.is_some() {
+            return Ok(());
+        }
+        let why =
+            "it has no network card that leads to the host; give it `user-network = true` in the manifest";
+        Err(self.trouble(&format!("{what}: {why}")))
+    }
+
+    fn plug(&self, card: usize, up: bool) -> Result<(), Error> {
+        let vm = self.running("has no link to change: it is not running")?.vm;
+        vm.set_link(card, up).map_err(|error| self.trouble_because("has no link to change", error))
     }
 
     /// Logs a line under the machine's name.

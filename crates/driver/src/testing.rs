@@ -6,12 +6,13 @@ mod port;
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use snowboot_config::{Manifest, NodeConfig};
+use snowboot_config::{Manifest, NodeConfig, PortForward};
 
 use self::port::FakePort;
 use crate::console::ConsoleWriter;
@@ -59,7 +60,7 @@ impl Launcher for FakeLauncher {
         }
         let fake = Arc::new(Fake {
             prelude: prelude(cmdline),
-            nics: node.vlans.len(),
+            nics: node.vlans.len() + usize::from(node.user_network.is_some()),
             state: Mutex::new(State { serial: Some(serial), ..State::default() }),
             changed: Condvar::new(),
         });
@@ -247,6 +248,12 @@ impl Vm for FakeVm {
 
     fn set_link(&self, nic: usize, _up: bool) -> Result<(), BoxError> {
         if nic < self.0.nics { Ok(()) } else { Err(format!("there is no card {nic}").into()) }
+    }
+
+    fn forward(&self, forward: PortForward) -> Result<SocketAddr, BoxError> {
+        // A free port is the one that the guest has.
+        let port = if forward.host.port() == 0 { forward.guest.port() } else { forward.host.port() };
+        Ok(SocketAddr::new(forward.host.ip(), port))
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {

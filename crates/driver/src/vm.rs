@@ -4,10 +4,11 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use snowboot_config::NodeConfig;
+use snowboot_config::{NodeConfig, PortForward};
 
 use crate::console::ConsoleWriter;
 
@@ -82,6 +83,11 @@ pub trait Vm: Send + Sync {
     /// # Errors
     /// When there is no such card.
     fn set_link(&self, nic: usize, up: bool) -> Result<(), BoxError>;
+    /// Forwards a port of the host's to the guest, through its user network; the answer is where the host listens.
+    ///
+    /// # Errors
+    /// When it has no user network, or the port cannot be had.
+    fn forward(&self, forward: PortForward) -> Result<SocketAddr, BoxError>;
     /// Waits for its end; `None` when the time is up first.
     fn wait(&self, timeout: Option<Duration>) -> Option<Outcome>;
     /// How it ended, when it has.

@@ -12,6 +12,7 @@ import threading
 import time
 import unittest
 
+import snowboot
 from snowboot import MachineError
 from snowboot.machine.qmp import QMPAPIError
 from support import Scratch, manifest
@@ -87,6 +88,27 @@ class Monitor(Scratch):
                 ask(command)
         self.assertEqual(ask("quit"), "quit\r\n")
         self.assertFalse(machine.booted)
+
+    def test_a_machine_on_the_user_network_has_one_more_card_and_forwards(self) -> None:
+        text = "name = 't'\ntest-script = ''\n[machines.machine]\nkernel = 'k'\nuser-network = true\n"
+        driver = snowboot.Driver(self.write(text), kvm_device="fake", log_level="error")
+        driver.set_serial(False)
+        self.addCleanup(driver.finish)
+        machine = driver.machine("machine")
+        with self.assertRaisesRegex(MachineError, "machine: cannot forward a port: it is not running"):
+            machine.forward_port()
+        machine.connect()
+        # The fake has the guest's port free at the host.
+        self.assertEqual((machine.forward_port(), machine.forward_port(0, 90)), (8080, 90))
+        ask = machine.send_monitor_command
+        self.assertEqual(ask("hostfwd_add tcp::80-:80"), "hostfwd_add tcp::80-:80\r\n(qemu) ")
+        with self.assertRaisesRegex(MachineError, "no forward such as tcp::8080-:80"):
+            ask("hostfwd_add tcp:80")
+        with self.assertRaisesRegex(ValueError, "host ports from 0"):
+            machine.forward_port(65536, 80)
+        self.assertIn("virtio-net-pci.0: type=nic\nvirtio-net-pci.1", ask("info network"))
+        ask("set_link virtio-net-pci.0 off")
+        machine.block()
 
 
 class Qmp(Scratch):

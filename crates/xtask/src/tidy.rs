@@ -31,7 +31,15 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     (
         "std::thread",
-        &["crates/cli", "crates/driver", "crates/uplink", "crates/vmm", "crates/xtask", "crates/python", "tests"],
+        &[
+            "crates/cli",
+            "crates/driver",
+            "crates/uplink",
+            "crates/vmm",
+            "crates/xtask",
+            "crates/python",
+            "tests",
+        ],
     ),
 ];
 

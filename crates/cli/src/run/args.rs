@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 use clap::ArgGroup;
 use snowboot_config::{
     BootConfig, BootProfile, DiskConfig, MacAddress, MachineConfig, MemorySize, NicConfig, PmemConfig,
-    ShareConfig, ValueError, VcpuCount, VhostUserConfig,
+    ShareConfig, UserNetworkConfig, ValueError, VcpuCount, VhostUserConfig,
 };
 use snowboot_vmm::toplevel;
 
 use crate::kvm_device::KvmDevice;
-use crate::{disk, exit, share, vhost_user};
+use crate::{disk, exit, net, share, vhost_user};
 
 /// Added to a toplevel that has no console there: without it nothing would be seen.
 const CONSOLE: &str = "console=ttyS0";
@@ -73,6 +73,13 @@ pub(crate) struct Args {
         help = "A device that another process serves: fs,socket=PATH,tag=TAG or blk,socket=PATH"
     )]
     vhost_user: Vec<VhostUserConfig>,
+    #[arg(
+        long,
+        value_name = "NET",
+        value_parser = net::parse,
+        help = "A network card that leads to the host: user[,restrict][,dns=ADDRESS][,hostfwd=tcp::HOSTPORT-:GUESTPORT]"
+    )]
+    pub(super) net: Option<UserNetworkConfig>,
     /// A network card on VLAN N (0 to 255) with nobody else there; repeat it for more
     #[arg(long, value_name = "N")]
     pub(super) vlan: Vec<u8>,
@@ -111,6 +118,7 @@ Examples:
   snowboot run --kernel bzImage --initrd initrd --cmdline 'console=ttyS0 panic=1 init=/bin/sh'
   snowboot run --kernel bzImage --initrd initrd --profile fast
   snowboot run ./result --share nix-store=/nix/store --share shared=/tmp/shared,writable
+  snowboot run ./result --net user,hostfwd=tcp::2222-:22
   snowboot run ./result --timeline --timeline-json timeline.json
   snowboot run ./result --disk data.img,create=512 --report report.json < /dev/null > console.log",
         disk::help(),
@@ -138,6 +146,9 @@ impl Args {
     /// The machine.
     pub(super) fn machine(&self) -> Result<MachineConfig> {
         let mut nics: Vec<NicConfig> = Vec::new();
+        if self.net.is_some() {
+            nics.push(NicConfig { mac: MacAddress::of_user_network(), vlan: None });
+        }
         for vlan in &self.vlan {
             if nics.iter().any(|nic| nic.vlan == Some(*vlan)) {
                 bail!("VLAN {vlan} is named twice; a machine has one network card on each VLAN");
@@ -248,6 +259,14 @@ mod tests {
         assert!(named.contains(" init_on_alloc=0 a=1 init=/"), "{named}");
         assert!(named.ends_with("/init mitigations=auto console=ttyS0"), "{named}");
         assert!(!named.contains("mitigations=off"), "{named}");
+    }
+
+    #[test]
+    fn the_card_of_the_user_network_is_the_first_one() {
+        let words = ["--kernel", "k", "--vlan", "3", "--net", "user"];
+        let nics = parse(&words).unwrap().machine().unwrap().nics;
+        let macs: Vec<String> = nics.iter().map(|nic| nic.mac.to_string()).collect();
+        assert_eq!(macs, ["52:54:00:12:34:56", "52:54:00:12:03:01"]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use snowboot_network::Switch;
+use snowboot_uplink::gateway::UserNetwork;
 use snowboot_vmm::{Builder, KernelCache, Machine, Outcome, Timeline};
 
 pub(crate) use self::args::{Args, boot_of_toplevel};
@@ -84,7 +85,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn run_machine(args: &Args) -> Result<End> {
     let (sender, events) = mpsc::channel();
     let console = Console::to_stdout(sender.clone())?;
-    let machine = Arc::new(build(args, &console)?);
+    // It ends with this function, after the machine.
+    let network = args.net.as_ref().map(|config| UserNetwork::start("guest", config)).transpose()?;
+    let machine = Arc::new(build(args, &console, network.as_ref())?);
     signals::watch(sender.clone())?;
     let terminal = Terminal::take()?;
     input::start(&machine, terminal.is_some(), sender.clone())?;
@@ -92,6 +95,7 @@ fn run_machine(args: &Args) -> Result<End> {
     machine.on_end(Box::new(move |outcome| {
         let _ = ended.send(Event::Ended(outcome.clone()));
     }));
+    tell_forwards(network.as_ref());
     let start = Instant::now();
     machine.start()?;
     snowboot_vmm::give_back_code();
@@ -102,7 +106,15 @@ fn run_machine(args: &Args) -> Result<End> {
     Ok(End { outcome, signal, elapsed: start.elapsed(), timeline: machine.timeline().clone() })
 }
 
-fn build(args: &Args, console: &Console) -> Result<Machine> {
+/// Says which ports were free, where any would do.
+fn tell_forwards(network: Option<&UserNetwork>) {
+    let forwards = network.map(UserNetwork::forwards).unwrap_or_default();
+    for (asked, at) in forwards.iter().filter(|(asked, _)| asked.host.port() == 0) {
+        say::line(&format!("snowboot: {at} of the host leads to port {} of the guest", asked.guest.port()));
+    }
+}
+
+fn build(args: &Args, console: &Console, network: Option<&UserNetwork>) -> Result<Machine> {
     let config = args.machine()?;
     let kernels = if args.no_cache { KernelCache::in_memory() } else { KernelCache::from_environment() };
     let mut builder = Builder::new(config)
@@ -111,6 +123,11 @@ fn build(args: &Args, console: &Console) -> Result<Machine> {
         .serial_output(Box::new(console.guest_end()));
     if args.stats {
         builder = builder.count_exits();
+    }
+    if let Some(network) = network {
+        let switch = Switch::new();
+        network.plug(switch.attach("user network"));
+        builder = builder.plug(switch.attach("eth0"));
     }
     for vlan in &args.vlan {
         // One machine alone: each of its cards has a switch of its own.

@@ -1,10 +1,11 @@
 //! Machines that end, hang or lack something, and runs that end meanwhile.
 
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 use std::thread;
 
-use snowboot_config::NodeConfig;
+use snowboot_config::{NodeConfig, PortForward};
 
 use super::*;
 use crate::console::ConsoleWriter;
@@ -242,6 +243,10 @@ impl Vm for WatchedVm {
 
     fn set_link(&self, nic: usize, up: bool) -> Result<(), BoxError> {
         self.0.set_link(nic, up)
+    }
+
+    fn forward(&self, forward: PortForward) -> Result<SocketAddr, BoxError> {
+        self.0.forward(forward)
     }
 
     fn wait(&self, timeout: Option<Duration>) -> Option<Outcome> {

@@ -82,7 +82,7 @@ fn packet(pair: Pair, protocol: u8, payload: &[u8], fragment: Option<Fragment>) 
                 None => (0, 0x4000),
                 Some(fragment) => {
                     let more = if fragment.last { 0 } else { 0x2000 };
-                    (fragment.identification, more | fragment.offset / 8)
+                    (fragment.identification, more | (fragment.offset / 8))
                 }
             };
             let mut bytes = vec![0x45, 0];
@@ -127,7 +127,6 @@ pub(super) fn udp(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Option<Vec<u
     let pair = Pair { from: from.ip(), to: to.ip() };
     let head = [from.port().to_be_bytes(), to.port().to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
     let sum = pair.sum(UDP, usize::from(length)).add(&head).add(data).finish_transport();
-    let [.., _, _] = head.as_slice() else { return None };
     let mut datagram = head;
     datagram.truncate(6);
     datagram.extend(sum.to_be_bytes());

@@ -12,9 +12,9 @@
 //!
 //! | address | is |
 //! | --- | --- |
-//! | 10.0.2.2, fec0::2 | the gateway; its ports are those of the host's loopback |
-//! | 10.0.2.3, fec0::3 | the host's resolver, port 53 |
-//! | 10.0.2.15 on | guests, by DHCP; over IPv6 they choose within fec0::/64 |
+//! | 10.0.2.2, `fec0::2` | the gateway; its ports are those of the host's loopback |
+//! | 10.0.2.3, `fec0::3` | the host's resolver, port 53 |
+//! | 10.0.2.15 on | guests, by DHCP; over IPv6 they choose within `fec0::/64` |
 //!
 //! Time is an argument, as everywhere in this crate. All that a guest can make grow has a bound: `MOST_FLOWS` connections, as
 //! many sockets, the frames that wait for it, and the actions that wait for the host.

@@ -129,7 +129,7 @@ pub(super) fn advertisement(address: Ipv6Addr, to: Ipv6Addr, mac: [u8; 6]) -> Op
     discovery(pair, mac, NEIGHBOR_ADVERTISEMENT, [flags, 0, 0, 0], &data)
 }
 
-/// Tells everybody of the prefix fec0::/64, to make addresses of, and, unless they are restricted, of the router and the
+/// Tells everybody of the prefix `fec0::/64`, to make addresses of, and, unless they are restricted, of the router and the
 /// resolver (RFC 8106).
 pub(super) fn router_advertisement(restrict: bool) -> Option<Vec<u8>> {
     const HOPS: u8 = 64;

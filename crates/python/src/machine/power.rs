@@ -2,8 +2,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use snowboot_config::{PortForward, ValueError};
 use snowboot_driver::{MachineHandle, PowerEventKind, Start};
 
 use super::{Machine, duration, limit};
@@ -85,8 +87,24 @@ impl Machine {
         self.call(py, MachineHandle::reset)
     }
 
+    #[getter]
+    fn user_network(&self) -> bool {
+        self.handle.node().user_network.is_some()
+    }
+
+    /// Cards by QEMU's numbers: 0 is on the user network, 1 on the first VLAN.
     fn set_card_link(&self, py: Python<'_>, card: usize, up: bool) -> PyResult<()> {
-        self.call(py, |machine| machine.set_link(card, up))
+        self.call(py, |machine| match card.checked_sub(1) {
+            None => machine.set_user_link(up),
+            Some(card) => machine.set_link(card, up),
+        })
+    }
+
+    /// Forwards as QEMU's monitor has it written; gives the host's port.
+    fn forward_port(&self, py: Python<'_>, rule: &str) -> PyResult<u16> {
+        let rule: PortForward = rule.parse().map_err(|error: ValueError| PyValueError::new_err(error.0))?;
+        let at = self.call(py, |machine| machine.forward(rule))?;
+        Ok(at.port())
     }
 
     fn next_power_event(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<Event>> {

@@ -105,8 +105,8 @@ impl Streams {
         for flow in gateway.flows() {
             let Some(number) = self.by_flow.get(&flow).copied() else { continue };
             let Some(stream) = self.streams.get_mut(&number) else { continue };
-            moved |= stream.to_host(now, gateway);
-            moved |= stream.to_guest(now, gateway);
+            moved |= stream.feed_host(now, gateway);
+            moved |= stream.feed_guest(now, gateway);
             if stream.failed {
                 gateway.host_reset(flow);
                 self.forget(number);
@@ -146,7 +146,7 @@ pub(super) fn reset(socket: &TcpStream) {
 }
 
 impl Stream {
-    fn to_host(&mut self, now: Duration, gateway: &mut Gateway) -> bool {
+    fn feed_host(&mut self, now: Duration, gateway: &mut Gateway) -> bool {
         let mut moved = false;
         for _ in 0..PIECES_AT_ONCE {
             let waits = gateway.flow(self.flow).is_some_and(|state| state.for_host > 0);
@@ -163,7 +163,7 @@ impl Stream {
         moved
     }
 
-    fn to_guest(&mut self, now: Duration, gateway: &mut Gateway) -> bool {
+    fn feed_guest(&mut self, now: Duration, gateway: &mut Gateway) -> bool {
         let mut moved = false;
         for _ in 0..PIECES_AT_ONCE {
             let room = gateway.flow(self.flow).is_some_and(|state| state.room > 0);

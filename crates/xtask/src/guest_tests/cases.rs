@@ -131,6 +131,21 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "gateway",
+        script: "tests/guests/gateway.py",
+        machines: &["alone", "machine"],
+        disks: &[
+            (
+                "machine",
+                "user-network = { dns = \"127.0.0.1:5353\", forward-ports = [{ host-port = 2080, guest-port = 80 }] }\n",
+                "",
+            ),
+            ("alone", "user-network = { restrict = true }\n", ""),
+        ],
+        said: &["subtest: a restricted guest", "subtest: a reset"],
+        ..CASE
+    },
+    Case {
         name: "basics",
         script: "tests/guests/basics.py",
         kernel: Kernel::Generic,

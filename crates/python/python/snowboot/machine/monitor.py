@@ -7,13 +7,14 @@ from collections.abc import Callable
 from ..errors import MachineError
 from ..text import Text, text
 from .core import Core
-from .qmp import LINK_PREFIX, QMPAPIError, card_of
+from .qmp import QMPAPIError, card_of, cards
 
 PROMPT = "(qemu) "
 
 HELP = """\
 cont|c -- resume emulation
 help|? -- show the help
+hostfwd_add [netdev] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport -- redirect connections from host to guest
 info network|status|version -- show various information about the system state
 quit|q -- end the machine
 set_link name on|off -- change the link status of a network adapter
@@ -22,7 +23,8 @@ system_powerdown -- send system power down event
 system_reset -- reset the system"""
 
 NO_DISPLAY = "the machine has no display, keyboard or mouse"
-NO_HOST_CARD = "the machine has no network card that leads to the host"
+NO_HOST_CARD = "the machine has no network card that leads to the host; give it `user-network = true` in the manifest"
+FORWARDS_STAY = "forwards stay until the machine's end"
 NO_HOTPLUG = "the machine's devices are those of its manifest; none can be added or removed while it runs"
 REFUSED = {
     "change": NO_HOTPLUG,
@@ -30,8 +32,7 @@ REFUSED = {
     "device_del": NO_HOTPLUG,
     "drive_add": NO_HOTPLUG,
     "eject": NO_HOTPLUG,
-    "hostfwd_add": NO_HOST_CARD,
-    "hostfwd_remove": NO_HOST_CARD,
+    "hostfwd_remove": FORWARDS_STAY,
     "mouse_button": NO_DISPLAY,
     "mouse_move": NO_DISPLAY,
     "netdev_add": NO_HOTPLUG,
@@ -126,6 +127,13 @@ class Monitor(Core):
                 native.reset()
             case ["set_link", card, "on" | "off" as state]:
                 native.set_card_link(card_of(native, card), state == "on")
+            case ["hostfwd_add", *_, rule]:
+                if not native.user_network:
+                    raise self._refusal(line, NO_HOST_CARD)
+                try:
+                    native.forward_port(rule)
+                except ValueError as error:
+                    raise self._refusal(line, str(error)) from None
             case _:
                 raise self._refusal(line, f"there is no such command here, or not so; there are:\n{HELP}")
         return ""
@@ -138,5 +146,5 @@ class Monitor(Core):
             case "version":
                 return "snowboot"
             case "network":
-                return "\n".join(f"{LINK_PREFIX}{n}: type=nic" for n in range(1, native.nics + 1))
+                return "\n".join(f"{card}: type=nic" for card in cards(native))
         raise self._refusal(line, "there is `info network`, `info status` and `info version`")

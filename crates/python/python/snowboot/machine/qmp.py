@@ -34,19 +34,25 @@ class QMPAPIError(RuntimeError):
         self.transaction_id = transaction_id
 
 
+def cards(native: _native.Machine) -> list[str]:
+    """The machine's network cards by QEMU's names: number 0 leads to the host, number 1 to the first VLAN."""
+    first = 0 if native.user_network else 1
+    return [f"{LINK_PREFIX}{number}" for number in range(first, native.nics + 1)]
+
+
 def card_of(native: _native.Machine, name: str) -> int:
-    """The index of the network card that QEMU calls `virtio-net-pci.N`; N is 1 for the first VLAN's."""
-    number = name.removeprefix(LINK_PREFIX)
+    """The number of the network card that QEMU calls `virtio-net-pci.N`."""
+    have = cards(native)
+    if name in have:
+        return int(name.removeprefix(LINK_PREFIX))
     if name == LINK_PREFIX + "0":
         raise QMPAPIError(
             "DeviceNotFound",
-            f"Device '{name}' not found; it is QEMU's card to the host's network, which this machine has not; the first "
-            f"VLAN's is {LINK_PREFIX}1",
+            f"Device '{name}' not found; it is QEMU's card to the host's network, which this machine has not without "
+            f"`user-network = true`; the first VLAN's is {LINK_PREFIX}1",
         )
-    if not name.startswith(LINK_PREFIX) or not number.isdecimal() or int(number) > native.nics:
-        have = ", ".join(f"{LINK_PREFIX}{n}" for n in range(1, native.nics + 1)) or "none"
-        raise QMPAPIError("DeviceNotFound", f"Device '{name}' not found; the machine has these cards: {have}")
-    return int(number) - 1
+    shown = ", ".join(have) or "none"
+    raise QMPAPIError("DeviceNotFound", f"Device '{name}' not found; the machine has these cards: {shown}")
 
 
 class QMPClient:
