@@ -66,6 +66,7 @@ MACAddress=52:54:00:12:34:56
 DHCP=ipv4
 IPv6AcceptRA=yes
 END
+systemctl unmask systemd-networkd.service systemd-networkd.socket
 systemctl start systemd-networkd
 """
 

@@ -234,7 +234,6 @@ impl Tcp {
             .map(|port| Ends { guest, remote: SocketAddr::new(remote.ip(), port) })
             .find(|ends| !self.by_ends.contains_key(ends))?;
         let mut socket = socket();
-        socket.set_timeout(Some(span(ANSWER_WITHIN)));
         let local = IpEndpoint::from(ends.remote);
         socket.connect(self.interface.context(), IpEndpoint::from(guest), local).ok()?;
         let socket = self.sockets.add(socket);
@@ -316,6 +315,7 @@ impl Tcp {
 
     /// Sends what is due and forgets what is over.
     pub(super) fn poll(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.set_timeouts();
         let instant = instant(now);
         while self.interface.poll_egress(instant, &mut self.wire, &mut self.sockets)
             == smoltcp::iface::PollResult::SocketStateChanged
@@ -377,9 +377,6 @@ impl Tcp {
         for (id, flow) in &self.flows {
             let Stage::Open(handle) = flow.stage else { continue };
             let socket = self.sockets.get_mut::<Socket<'_>>(handle);
-            if is_established(socket.state()) && socket.timeout() != Some(span(DEAD_AFTER)) {
-                socket.set_timeout(Some(span(DEAD_AFTER)));
-            }
             if socket.state() != State::Closed {
                 continue;
             }
@@ -397,10 +394,25 @@ impl Tcp {
         }
     }
 
+    /// The stack counts from the guest's last segment, whether or not there was anything to say since.
+    fn set_timeouts(&mut self) {
+        for flow in self.flows.values() {
+            let Stage::Open(socket) = flow.stage else { continue };
+            let socket = self.sockets.get_mut::<Socket<'_>>(socket);
+            let patience = match is_established(socket.state()) {
+                false => Some(ANSWER_WITHIN),
+                true => (socket.send_queue() > 0).then_some(DEAD_AFTER),
+            };
+            socket.set_timeout(patience.map(span));
+        }
+    }
+
     fn abort_idle(&mut self, now: Duration) {
         for flow in self.flows.values() {
+            // What the host is done with is only about the guest's last words.
+            let most = if flow.detached { DEAD_AFTER } else { IDLE_AFTER };
             if let Stage::Open(socket) = flow.stage
-                && now.saturating_sub(flow.active) >= IDLE_AFTER
+                && now.saturating_sub(flow.active) >= most
             {
                 self.sockets.get_mut::<Socket<'_>>(socket).abort();
             }
@@ -419,7 +431,6 @@ fn socket() -> Socket<'static> {
     socket.set_ack_delay(None);
     // Whoever wrote it has a Nagle algorithm of their own.
     socket.set_nagle_enabled(false);
-    socket.set_timeout(Some(span(DEAD_AFTER)));
     socket
 }
 

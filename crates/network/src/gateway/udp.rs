@@ -123,6 +123,11 @@ impl Datagrams {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.flows.len()
+    }
+
     fn oldest(&self) -> Option<SocketId> {
         self.flows.iter().min_by_key(|(_, flow)| flow.used).map(|(id, _)| *id)
     }
