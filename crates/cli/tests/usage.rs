@@ -36,6 +36,7 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
     assert_usage(&["run", "t", "--cpus", "0"], &["choose 1 to 32"]);
     assert_usage(&["run", "t", "--cpus", "many"], &["`many`", "1 to 32"]);
     assert_usage(&["run", "t", "--vlan", "256"], &["256", "0..=255"]);
+    assert_usage(&["run", "t", "--net", "user,hostfwd=80"], &["`80` is no forward such as tcp::8080-:80"]);
     assert_usage(&["run", "t", "--profile", "slow"], &["`slow`", "choose one of plain, standard, fast"]);
     assert_usage(&["run", "t", "--disk", "d,readonly"], &["`readonly`", "did you mean `read-only`?"]);
     assert_usage(&["run", "t", "--disk", "d,create=1G"], &["`create=1G`", "MiB"]);

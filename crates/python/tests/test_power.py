@@ -106,7 +106,7 @@ class Monitor(Scratch):
             ask("hostfwd_add tcp:80")
         with self.assertRaisesRegex(ValueError, "host ports from 0"):
             machine.forward_port(65536, 80)
-        self.assertIn("virtio-net-pci.0: type=nic\nvirtio-net-pci.1", ask("info network"))
+        self.assertIn("virtio-net-pci.0: type=nic\r\nvirtio-net-pci.1", ask("info network"))
         ask("set_link virtio-net-pci.0 off")
         machine.block()
 

@@ -77,7 +77,7 @@ pub(crate) struct Args {
         long,
         value_name = "NET",
         value_parser = net::parse,
-        help = "A network card that leads to the host: user[,restrict][,dns=ADDRESS][,hostfwd=tcp::HOSTPORT-:GUESTPORT]"
+        help = "A card that leads to the host: user[,restrict][,dns=ADDRESS][,hostfwd=tcp::8080-:80]..."
     )]
     pub(super) net: Option<UserNetworkConfig>,
     /// A network card on VLAN N (0 to 255) with nobody else there; repeat it for more
