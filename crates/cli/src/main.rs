@@ -16,6 +16,7 @@ mod doctor;
 mod driver_entry;
 mod exit;
 mod generate;
+mod kernel;
 mod kvm_device;
 mod net;
 mod python;
@@ -82,6 +83,9 @@ enum Command {
     /// Make store images: read-only file systems for guests
     #[command(subcommand)]
     Store(store::Command),
+    /// Work on kernels
+    #[command(subcommand)]
+    Kernel(kernel::Command),
     /// Say what this host can do and what is missing
     Doctor(doctor::Args),
     /// Print a completion script for a shell
@@ -112,6 +116,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::NixosTestDriver(args) => driver_entry::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Store(command) => store::run(&command),
+        Command::Kernel(command) => kernel::run(&command),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

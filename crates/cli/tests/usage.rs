@@ -44,7 +44,9 @@ fn a_wrong_value_is_named_with_what_would_be_right() {
 
 #[test]
 fn help_has_examples_and_exit_statuses() {
-    for command in [&["run"][..], &["test"], &["doctor"], &["bench", "boot"], &["store", "image"]] {
+    for command in
+        [&["run"][..], &["test"], &["doctor"], &["bench", "boot"], &["store", "image"], &["kernel", "unpack"]]
+    {
         let ran = run_words(&[command, &["--help"]].concat());
         assert_eq!((ran.status, ran.err.as_str()), (0, ""));
         for part in ["Example", "Exit status:", "  2  the command line is wrong"] {
@@ -140,6 +142,8 @@ fn manual_pages_are_printed_and_written() {
             "snowboot-check.1",
             "snowboot-completions.1",
             "snowboot-doctor.1",
+            "snowboot-kernel-unpack.1",
+            "snowboot-kernel.1",
             "snowboot-man.1",
             "snowboot-nixos-test-driver.1",
             "snowboot-run.1",
