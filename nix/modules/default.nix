@@ -1,0 +1,7 @@
+# The NixOS modules that users import, for a package of Snowboot.
+{ program }:
+{
+  vm = import ./vm.nix { inherit program; };
+  guest = ./guest.nix;
+  node = import ./node.nix { inherit program; };
+}
