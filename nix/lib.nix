@@ -31,9 +31,13 @@ let
       };
       named = lib.functionArgs value;
       arguments = if named == { } then all else builtins.intersectAttrs named all;
+      body = if lib.isFunction value then value arguments else value;
     in
     runTest {
-      config = if lib.isFunction value then value arguments else value;
+      # Nodes of such tests may have overlays and settings of nixpkgs of their own.
+      node.pkgs = lib.mkOverride 90 null;
+      defaults.nixpkgs.pkgs = lib.mkDefault pkgs;
+      imports = [ { config = body; } ];
     };
 in
 {

@@ -164,6 +164,12 @@ in
       example = [ "virtualisation.qemu.options" ];
       description = "Options of the test and of all its nodes that Snowboot has nothing for, and that it is to leave out.";
     };
+    problems = mkOption {
+      type = types.raw;
+      readOnly = true;
+      internal = true;
+      description = "What cannot be honoured and is not ignored, as lines.";
+    };
     manifest = mkOption {
       type = types.package;
       readOnly = true;
@@ -172,7 +178,10 @@ in
   };
 
   config = {
-    snowboot.manifest = checked manifest;
+    snowboot = {
+      inherit problems;
+      manifest = checked manifest;
+    };
     extraBaseModules = {
       imports = [ (import ./modules/node.nix { program = cfg.package; }) ];
       snowboot.framework.qemu = config.qemu.package;

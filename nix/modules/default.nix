@@ -2,6 +2,6 @@
 { program }:
 {
   vm = import ./vm.nix { inherit program; };
-  guest = ./guest.nix;
+  guest = import ./guest.nix;
   node = import ./node.nix { inherit program; };
 }

@@ -13,6 +13,7 @@ mod guest;
 mod guest_tests;
 mod host;
 mod lab;
+mod nix;
 mod run;
 mod test;
 mod tidy;

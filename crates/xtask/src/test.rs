@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::guest_tests::Selection;
 use crate::host::{ensure_packages, project_root};
 use crate::run::{cargo, step};
-use crate::{build, demo, firmware, fuzz, guest_tests, tidy, wheel};
+use crate::{build, demo, firmware, fuzz, guest_tests, nix, tidy, wheel};
 
 /// What this machine must have besides Rust.
 const PACKAGES: &[&str] = &["erofs-utils", "g++", "gcc", "libc6-dev", "python3"];
@@ -43,6 +43,8 @@ enum Group {
     Fuzz,
     /// Documentation without warnings
     Doc,
+    /// The Nix code: evaluated, compared and refused as it should be; needs the Rust package index once
+    Nix,
     /// The Python package over shells of this host
     Python,
     /// An installed wheel under pytest; needs the Python package index
@@ -63,6 +65,7 @@ impl Group {
                 let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
                 step("documentation", doc.env("RUSTDOCFLAGS", "-D warnings"))
             }
+            Self::Nix => nix::test(),
             Self::Python => python(),
             Self::Package => wheel::test(),
             Self::Platform => platform(),

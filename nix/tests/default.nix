@@ -1,0 +1,104 @@
+# What `cargo xtask test nix` evaluates: manifests of the cases, and what refused tests are told.
+let
+  pkgs = import ./nixpkgs/packages.nix { };
+  inherit (pkgs) lib;
+  snowboot = import ../.. { inherit pkgs; };
+  run =
+    name: test:
+    snowboot.lib.runTest {
+      imports = [ test ];
+      inherit name;
+      testScript = "start_all()";
+    };
+  old = import ../.. { pkgs = import ./nixpkgs/packages.nix { rust = "1.80.0"; }; };
+  arm = import ../.. { pkgs = import ./nixpkgs/packages.nix { system = "aarch64-linux"; }; };
+
+  # Names of a test's outputs that users reach for.
+  outputs = test: {
+    inherit (test) name system;
+    features = test.requiredSystemFeatures;
+    command = test.attributes.buildCommand;
+    driver = test.driver.name;
+    interactive = test.driverInteractive.attributes.buildCommand;
+    nodes = lib.attrNames test.nodes;
+    config = test.config.name;
+  };
+in
+{
+  manifests = lib.mapAttrs (
+    name: test:
+    builtins.fromJSON (
+      builtins.unsafeDiscardStringContext (run name test).config.snowboot.manifest.text
+    )
+  ) (import ./cases.nix);
+
+  refused = lib.mapAttrs (name: test: (run name test).config.snowboot.problems) (
+    import ./refused.nix
+  );
+  # Each of those ends the evaluation of whatever is built of the test.
+  isRefused = lib.mapAttrs (
+    name: test:
+    let
+      fails = value: !(builtins.tryEval "${value}").success;
+      refused = run name test;
+    in
+    fails refused && fails refused.driver && fails refused.config.snowboot.manifest
+  ) (import ./refused.nix);
+  # What a user reads.
+  message = "${run "efi" (import ./refused.nix).efi}";
+  oldCompiler = "${old.snowboot}";
+  otherPlatform =
+    (arm.lib.runTest {
+      name = "arm";
+      nodes.machine = { };
+      testScript = "";
+    }).config.snowboot.problems;
+
+  outputs = {
+    usual = outputs (run "usual" (import ./cases.nix).two-nodes);
+    options = outputs (
+      run "options" {
+        nodes.machine = { };
+        skipLint = true;
+        skipTypeCheck = true;
+        enableOCR = true;
+        snowboot.ignore = [ "enableOCR" ];
+        extraDriverArgs = [ "--junit-xml=junit file.xml" ];
+        extraPythonPackages = packages: [ packages.numpy ];
+        interactive.nodes.extra = { };
+      }
+    );
+    legacy = outputs (
+      snowboot.lib.makeTest (
+        { pkgs, ... }:
+        {
+          name = "legacy";
+          nodes.machine = { };
+          testScript = { nodes, ... }: "assert '${nodes.machine.system.name}'";
+        }
+      )
+    );
+  };
+
+  # Only QEMU goes: the start script of a node.
+  vm =
+    let
+      test = pkgs.testers.runNixOSTest {
+        name = "vm";
+        nodes.machine = { };
+        defaults.imports = [ snowboot.nixosModules.vm ];
+        testScript = "";
+      };
+      inherit (test.nodes.machine.system.build) vm;
+    in
+    {
+      inherit (vm.meta) mainProgram;
+      inherit (vm.attributes) buildCommand;
+      machine = test.nodes.machine.snowboot.machine;
+      driver = test.driver.attributes.buildCommand;
+    };
+
+  templates = lib.mapAttrs (
+    name: _: outputs (snowboot.lib.runTest (../templates + "/${name}/test.nix"))
+  ) (builtins.readDir ../templates);
+}

@@ -1,0 +1,105 @@
+# The NixOS test framework as far as a test's evaluation goes, in the shape of NixOS 24.05.
+{ pkgs }:
+
+let
+  inherit (pkgs) lib;
+  inherit (lib) mkOption types;
+  option = default: type: mkOption { inherit default type; };
+
+  node = import ./node.nix { inherit pkgs; };
+
+  framework =
+    modules:
+    { config, ... }:
+    {
+      options = {
+        name = mkOption { type = types.str; };
+        meta = option { } types.attrs;
+        passthru = option { } types.attrs;
+        hostPkgs = option pkgs types.raw;
+        qemu.package = option pkgs.qemu_test types.package;
+        globalTimeout = option 3600 types.int;
+        enableOCR = option false types.bool;
+        extraPythonPackages = option (_: [ ]) (types.functionTo types.raw);
+        extraDriverArgs = option [ ] (types.listOf types.str);
+        skipLint = option false types.bool;
+        skipTypeCheck = option false types.bool;
+        testScript = mkOption { type = types.raw; };
+        testScriptString = option (
+          if builtins.isFunction config.testScript then
+            config.testScript { inherit (config) nodes; }
+          else
+            config.testScript
+        ) types.str;
+        defaults = option { } types.deferredModule;
+        extraBaseModules = option { } types.deferredModule;
+        node.pkgs = option null types.raw;
+        nodes = mkOption {
+          default = { };
+          type = types.attrsOf (
+            types.evaluated (
+              name: own:
+              (lib.evalModules {
+                specialArgs = {
+                  inherit pkgs;
+                  inherit (config) nodes;
+                };
+                modules = [
+                  node
+                  config.extraBaseModules
+                  config.defaults
+                  { networking.hostName = lib.mkDefault name; }
+                  { virtualisation.qemu.package = config.qemu.package; }
+                ]
+                ++ own;
+              }).config
+            )
+          );
+        };
+        driver = mkOption { type = types.package; };
+        rawTestDerivation = mkOption { type = types.package; };
+        test = mkOption { type = types.package; };
+        interactive = mkOption {
+          default = { };
+          type = types.evaluated (_: own: evaluate (modules ++ own));
+        };
+      };
+
+      config = {
+        defaults = { };
+        driver = pkgs.runCommand "nixos-test-driver-${config.name}" { } "the driver of NixOS";
+        rawTestDerivation = pkgs.stdenv.mkDerivation { name = "vm-test-run-${config.name}"; };
+        # What is beside the derivation can be looked at without making it.
+        test = config.passthru // {
+          type = "derivation";
+          inherit (config.rawTestDerivation)
+            name
+            system
+            drvPath
+            outPath
+            outputName
+            attributes
+            requiredSystemFeatures
+            ;
+        };
+        interactive.qemu.package = pkgs.qemu;
+        interactive.extraDriverArgs = [ "--interactive" ];
+        passthru = {
+          inherit (config) driver nodes;
+          inherit config;
+          driverInteractive = config.interactive.driver;
+        };
+      };
+    };
+
+  evaluate =
+    modules:
+    (lib.evalModules {
+      specialArgs = {
+        hostPkgs = pkgs;
+        inherit pkgs;
+      };
+      modules = [ (framework modules) ] ++ modules;
+    }).config;
+in
+module: (evaluate [ module ]).test
