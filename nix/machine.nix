@@ -139,10 +139,10 @@ let
     memory = cfg.memorySize;
     vcpus = cfg.cores;
     vlans = refuse.vlans;
-    user-network = if refuse.hasUserNetwork then userNetwork else false;
     disks = drives.disks { hasStore = isStoreADisk; };
     shares = lib.mapAttrsToList share cfg.sharedDirectories;
   }
+  // lib.optionalAttrs refuse.hasUserNetwork { user-network = userNetwork; }
   // store
   // settings.machine;
 in

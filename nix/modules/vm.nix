@@ -11,6 +11,8 @@ let
   cfg = config.snowboot;
   hostPkgs = config.virtualisation.host.pkgs;
   name = config.system.name;
+  # Of which Ethernet addresses are made. A machine that is in no test is alone.
+  number = config.virtualisation.test.nodeNumber or 1;
   report = import ../report.nix { inherit lib; };
 
   description = hostPkgs.writeText "${name}.json" (builtins.toJSON cfg.machine);
@@ -22,7 +24,7 @@ let
   script = hostPkgs.writeScript "run-snowboot-vm" ''
     #! ${hostPkgs.runtimeShell}
     export PATH=${tools}''${PATH:+:}$PATH
-    exec ${cfg.package}/bin/snowboot vm --config ${description} --name ${lib.escapeShellArg name} "$@"
+    exec ${cfg.package}/bin/snowboot vm --config ${description} --name ${lib.escapeShellArg name} --number ${toString number} "$@"
   '';
 in
 {
