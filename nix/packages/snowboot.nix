@@ -12,8 +12,26 @@
 
 let
   source = callPackage ./source.nix { };
+  python = {
+    package = snowboot-python;
+    # The path of an interpreter with Snowboot's package, what a session likes to have, and packages of the user's.
+    interpreter =
+      packages:
+      let
+        environment = python3.withPackages (
+          available:
+          [
+            snowboot-python
+            available.ipython
+            available.ptpython
+          ]
+          ++ packages available
+        );
+      in
+      "${environment}/bin/python3";
+  };
 in
-source.checkCompiler rustPlatform.buildRustPackage (finalAttrs: {
+source.checkCompiler rustPlatform.buildRustPackage {
   pname = "snowboot";
   inherit (source) version src cargoLock;
 
@@ -35,29 +53,10 @@ source.checkCompiler rustPlatform.buildRustPackage (finalAttrs: {
     installShellCompletion snowboot.{bash,fish,zsh}
     mkdir -p $out/share/man/man1
     $out/bin/snowboot man --output $out/share/man/man1
-    wrapProgram $out/bin/snowboot --set-default SNOWBOOT_PYTHON ${
-      finalAttrs.passthru.python.interpreter (_: [ ])
-    }
+    wrapProgram $out/bin/snowboot --set-default SNOWBOOT_PYTHON ${python.interpreter (_: [ ])}
   '';
 
-  passthru.python = {
-    package = snowboot-python;
-    # The path of an interpreter with Snowboot's package, what a session likes to have, and packages of the user's.
-    interpreter =
-      packages:
-      let
-        environment = python3.withPackages (
-          available:
-          [
-            snowboot-python
-            available.ipython
-            available.ptpython
-          ]
-          ++ packages available
-        );
-      in
-      "${environment}/bin/python3";
-  };
+  passthru = { inherit python; };
 
   meta = {
     description = "Virtual machines and NixOS tests on KVM";
@@ -68,4 +67,4 @@ source.checkCompiler rustPlatform.buildRustPackage (finalAttrs: {
     platforms = [ "x86_64-linux" ];
     mainProgram = "snowboot";
   };
-})
+}

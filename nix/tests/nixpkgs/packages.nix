@@ -97,11 +97,7 @@ let
         );
       rustPlatform = {
         buildRustPackage =
-          f:
-          let
-            attributes = f { inherit (attributes) passthru; };
-          in
-          make (builtins.removeAttrs attributes [ "cargoLock" ] // { name = attributes.pname; });
+          attributes: make (builtins.removeAttrs attributes [ "cargoLock" ] // { name = attributes.pname; });
         importCargoLock = _: tool "cargo-deps";
         cargoSetupHook = tool "cargo-setup-hook";
         maturinBuildHook = tool "maturin-build-hook";
