@@ -2,6 +2,7 @@
 
 mod cases;
 mod disks;
+mod nix;
 mod nixpkgs;
 mod shared_root;
 mod store;
@@ -26,7 +27,7 @@ use crate::run::quiet;
 
 /// What tests need on the host, all of it before the first one: to install one of them may remove another for a while.
 /// `qemu-system-common` has virtiofsd.
-const PACKAGES: &[&str] = &["e2fsprogs", "erofs-utils", "qemu-system-common", "qemu-utils"];
+const PACKAGES: &[&str] = &["e2fsprogs", "erofs-utils", "nix-bin", "qemu-system-common", "qemu-utils"];
 
 /// The tests of every run, those first that take long and whose guests are made quickly, so that they run while those of
 /// the nixpkgs scripts are made. Between them they have each device, each kind of share, both kernels and both drivers,
@@ -148,11 +149,12 @@ enum Test {
     Case(&'static Case),
     Terminal,
     Rust,
+    Nix,
 }
 
 fn every_test() -> impl Iterator<Item = Test> {
     let cases = CASES.iter().chain(nixpkgs::CASES).map(Test::Case);
-    cases.chain([Test::Terminal, Test::Rust])
+    cases.chain([Test::Terminal, Test::Rust, Test::Nix])
 }
 
 impl Test {
@@ -161,6 +163,7 @@ impl Test {
             Self::Case(case) => case.name,
             Self::Terminal => TERMINAL,
             Self::Rust => RUST,
+            Self::Nix => nix::NAME,
         }
     }
 
@@ -169,6 +172,7 @@ impl Test {
             Self::Case(case) => case.job(built),
             Self::Terminal => terminal_job(built),
             Self::Rust => rust_job(),
+            Self::Nix => nix::job(built),
         }
     }
 }
