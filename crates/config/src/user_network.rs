@@ -236,7 +236,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_odd(text in "(tcp|udp|[][:0-9.-]|\\PC){0,12}") {
+        fn no_text_is_too_odd(text in "(tcp|udp|[\\[\\]:0-9.-]|\\PC){0,12}") {
             let _ = text.parse::<PortForward>();
             let _ = UserNetworkConfig::parse_dns(&text);
         }
