@@ -225,11 +225,14 @@ class Ended(Scratch):
             self.runner(path, "-o", self.folder, "--json-report", self.folder / "report.json", grace=grace),
             env={**self.environment(), "TMPDIR": str(temporary)}, stderr=subprocess.PIPE, text=True)
         self.addCleanup(process.kill)
+        self.wait_for(mark)
+        return process, temporary
+
+    def wait_for(self, mark: Path) -> None:
         deadline = time.monotonic() + 60
         while not mark.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         self.assertTrue(mark.exists())
-        return process, temporary
 
     def check_ended(self, process: subprocess.Popen[str], temporary: Path, status: int) -> str:
         _, stderr = process.communicate(timeout=60)
@@ -294,7 +297,11 @@ class Ended(Scratch):
         self.assertIn("terminated by SIGTERM", self.check_ended(process, temporary, 143))
 
     def test_by_ctrl_c_twice(self) -> None:
-        process, temporary = self.start(self.STUBBORN)
+        inside = self.folder / "inside"
+        catching = f"open({str(inside)!r}, 'w').close(); time.sleep"
+        process, temporary = self.start(self.STUBBORN.replace("time.sleep", catching))
+        # Before it is there, a Ctrl-C ends the script as it does any other.
+        self.wait_for(inside)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
