@@ -3,21 +3,18 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use snowboot_config::{
-    BootConfig, BootProfile, DiskConfig, FlushPolicy, MacAddress, MachineConfig, NicConfig, NodeConfig,
-    PmemConfig, PortForward, StoreDevice, UserNetworkConfig,
-};
+use snowboot_config::{NodeConfig, PortForward, UserNetworkConfig};
 use snowboot_devices::stream::{self, HostEnd};
 use snowboot_devices::warnings::Warnings;
 use snowboot_network::{Port, Switch};
-use snowboot_store::Images;
 use snowboot_uplink::gateway::UserNetwork;
-use snowboot_vmm::{Builder, KernelCache, Machine, Phase, TemporaryDisks, Timeline, toplevel};
+use snowboot_vmm::{Machine, Phase, Timeline};
 
+use crate::assembly::Workshop;
 use crate::console::ConsoleWriter;
 use crate::control::lock;
 use crate::vm::{
@@ -34,18 +31,12 @@ const FILES_BUFFER: usize = 1 << 20;
 /// The name that the guest's side of the channel for files has.
 const FILES_PORT: &str = "org.snowboot.files.0";
 
-/// The serial number of a store's disk. Guests find stores by the label of their file system, which is the same.
-const STORE_SERIAL: &str = "nix-store";
-
 /// Makes machines on KVM.
 #[derive(Debug)]
 pub struct KvmLauncher {
-    kvm_device: PathBuf,
-    kernels: Arc<KernelCache>,
-    stores: Images,
+    workshop: Workshop,
     switches: Mutex<BTreeMap<u8, Switch>>,
     user_networks: Mutex<BTreeMap<String, (UserNetworkConfig, Weak<UserNetwork>)>>,
-    temporary_disks: TemporaryDisks,
 }
 
 impl KvmLauncher {
@@ -53,12 +44,9 @@ impl KvmLauncher {
     #[must_use]
     pub fn new(kvm_device: impl Into<PathBuf>) -> Self {
         Self {
-            kvm_device: kvm_device.into(),
-            kernels: Arc::new(KernelCache::from_environment()),
-            stores: Images::from_environment(),
+            workshop: Workshop::new(kvm_device),
             switches: Mutex::default(),
             user_networks: Mutex::default(),
-            temporary_disks: TemporaryDisks::default(),
         }
     }
 
@@ -96,30 +84,24 @@ impl Launcher for KvmLauncher {
         }));
         let (files, files_device) = stream::pair(FILES_BUFFER)?;
         let console = serial.clone();
-        let mut config = machine_config(name, number, node)?;
-        let image = node.store.as_ref().map(|store| self.stores.get(&store.source)).transpose()?;
-        if let (Some(store), Some(image)) = (&node.store, &image) {
-            attach_store(&mut config, store.device, image.path());
-        }
-        let mut builder = Builder::new(config)
-            .kvm_device(&self.kvm_device)
-            .kernel_cache(self.kernels.clone())
-            .temporary_disks(self.temporary_disks.clone())
-            .warnings(Warnings::new(move |line| console.warn(line)))
-            .serial_output(Box::new(serial))
-            .console(device)
-            .channel(FILES_PORT, files_device);
         let network = node.user_network.as_ref().map(|config| self.user_network(name, config)).transpose()?;
-        if let Some(network) = &network {
-            let switch = Switch::new();
-            network.plug(switch.attach(&format!("{name}:user network")));
-            builder = builder.plug(switch.attach(&format!("{name}:eth0")));
-        }
-        for (index, vlan) in (1..).zip(&node.vlans) {
-            let index: u32 = index;
-            builder = builder.plug(self.port(*vlan, &format!("{name}:eth{index}")));
-        }
-        let machine = builder.build()?;
+        let machine = self.workshop.build(name, number, node, |builder| {
+            let mut builder = builder
+                .warnings(Warnings::new(move |line| console.warn(line)))
+                .serial_output(Box::new(serial))
+                .console(device)
+                .channel(FILES_PORT, files_device);
+            if let Some(network) = &network {
+                let switch = Switch::new();
+                network.plug(switch.attach(&format!("{name}:user network")));
+                builder = builder.plug(switch.attach(&format!("{name}:eth0")));
+            }
+            for (index, vlan) in (1..).zip(&node.vlans) {
+                let index: u32 = index;
+                builder = builder.plug(self.port(*vlan, &format!("{name}:eth{index}")));
+            }
+            Ok(builder)
+        })?;
         let times = tell_times(machine.timeline().clone(), shell_output);
         let (shell, files) = (Arc::new(HostChannel(host)), Arc::new(HostChannel(files)));
         Ok(Launched { vm: Arc::new(KvmVm { machine, network }), shell, files, times })
@@ -128,58 +110,6 @@ impl Launcher for KvmLauncher {
     fn guest_resident(&self) -> Option<u64> {
         snowboot_vmm::resident_guest_memory()
     }
-}
-
-/// As NixOS test machines have it: right behind the root disk, before all others.
-fn attach_store(config: &mut MachineConfig, device: StoreDevice, image: &Path) {
-    let path = image.to_owned();
-    match device {
-        StoreDevice::Pmem => config.pmem.insert(0, PmemConfig { path }),
-        StoreDevice::Disk => {
-            let serial = Some(STORE_SERIAL.to_owned());
-            let disk = DiskConfig { read_only: true, serial, ..DiskConfig::of_image(path) };
-            config.disks.insert(config.disks.len().min(1), disk);
-        }
-    }
-}
-
-fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineConfig, BoxError> {
-    let boot = match (&node.toplevel, &node.kernel) {
-        (Some(folder), _) => {
-            let mut boot = toplevel::read(folder, node.cmdline.as_deref())?;
-            if let Some(profile) = node.profile {
-                boot.cmdline = profile.for_toplevel(&boot.cmdline);
-            }
-            boot
-        }
-        (None, Some(kernel)) => BootConfig {
-            kernel: kernel.clone(),
-            initrds: node.initrds.clone(),
-            cmdline: BootProfile::for_kernel(node.profile, node.cmdline.as_deref()),
-        },
-        (None, None) => return Err("it has neither a toplevel nor a kernel".into()),
-    };
-    // As on NixOS test machines: eth0, before those of the VLANs.
-    let user = node.user_network.as_ref();
-    let user = user.map(|_| NicConfig { mac: MacAddress::of_user_network(), vlan: None });
-    let nic = |vlan: &u8| NicConfig { mac: MacAddress::of_node(*vlan, number), vlan: Some(*vlan) };
-    Ok(MachineConfig {
-        name: name.to_owned(),
-        boot,
-        memory: node.memory,
-        vcpus: node.vcpus,
-        disks: node.disks.iter().map(disk_config).collect(),
-        pmem: node.pmem.clone(),
-        vhost_user: node.vhost_user.clone(),
-        nics: user.into_iter().chain(node.vlans.iter().map(nic)).collect(),
-        shares: node.shares.clone(),
-    })
-}
-
-/// The guest of a test has its power cut by the test, not by a failure of the host: unless somebody asks for more, what it
-/// flushes is kept by the host's kernel.
-fn disk_config(disk: &DiskConfig) -> DiskConfig {
-    DiskConfig { flush: disk.flush.or(Some(FlushPolicy::Never)), ..disk.clone() }
 }
 
 fn tell_times(timeline: Timeline, shell_output: Arc<OnceLock<Instant>>) -> TellTimes {
@@ -296,76 +226,5 @@ impl FilePort for HostChannel {
              if [ -r \"$at/name\" ] && [ \"$(<\"$at/name\")\" = {FILES_PORT} ]; then port=/dev/${{at##*/}}; fi; \
              done; fi; [ -c \"$port\" ] || port="
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use snowboot_config::BootProfile;
-
-    use super::*;
-
-    fn cmdline(text: &str) -> String {
-        let node = NodeConfig::parse("m", Path::new("/m.toml"), text).unwrap();
-        machine_config("m", 1, &node).unwrap().boot.cmdline
-    }
-
-    #[test]
-    fn a_bare_kernel_gets_the_standard_profile_or_what_the_manifest_says() {
-        assert_eq!(cmdline("kernel = 'k'"), BootProfile::Standard.cmdline());
-        assert_eq!(cmdline("kernel = 'k'\ncmdline = 'x'"), "x");
-        assert_eq!(cmdline("kernel = 'k'\nprofile = 'plain'\ncmdline = 'x'"), "console=ttyS0 panic=1 x");
-    }
-
-    #[test]
-    fn the_card_of_the_user_network_comes_before_those_of_vlans() {
-        let nics = |text: &str| {
-            let node = NodeConfig::parse("m", Path::new("/m.toml"), text).unwrap();
-            machine_config("m", 1, &node).unwrap().nics.into_iter().map(|nic| (nic.mac.to_string(), nic.vlan))
-        };
-        let vlan = ("52:54:00:12:03:01".to_owned(), Some(3));
-        assert!(nics("kernel = 'k'\nvlans = [3]").eq([vlan.clone()]));
-        let user = ("52:54:00:12:34:56".to_owned(), None);
-        assert!(nics("kernel = 'k'\nvlans = [3]\nuser-network = true").eq([user, vlan]));
-    }
-
-    #[test]
-    fn disks_of_tests_do_not_wait_for_the_host_unless_they_are_told_to() {
-        let text = "kernel = 'k'\nempty-disks = [1]\ndisks = [{ path = 'd', flush = 'always' }]";
-        let node = NodeConfig::parse("m", Path::new("/m.toml"), text).unwrap();
-        let flush: Vec<_> =
-            machine_config("m", 1, &node).unwrap().disks.into_iter().map(|disk| disk.flush).collect();
-        assert_eq!(flush, [Some(FlushPolicy::Always), Some(FlushPolicy::Never)]);
-    }
-
-    #[test]
-    fn a_store_is_the_second_disk_or_the_first_persistent_memory() {
-        let text = "kernel = 'k'\npmem = [{ path = 'p' }]\ndisks = [{ path = 'a' }, { path = 'b' }]";
-        let node = NodeConfig::parse("m", Path::new("/m.toml"), text).unwrap();
-        let mut config = machine_config("m", 1, &node).unwrap();
-        let image = Path::new("/image");
-        attach_store(&mut config, StoreDevice::Disk, image);
-        let disks: Vec<_> = config.disks.iter().map(|disk| disk.path.clone().unwrap()).collect();
-        assert_eq!(disks, ["/a", "/image", "/b"].map(PathBuf::from));
-        assert!(config.disks[1].read_only);
-        attach_store(&mut config, StoreDevice::Pmem, image);
-        assert_eq!(config.pmem[0].path, image);
-        config.disks.clear();
-        attach_store(&mut config, StoreDevice::Disk, image);
-        assert_eq!(config.disks.len(), 1);
-    }
-
-    #[test]
-    fn a_toplevel_gets_only_a_profile_that_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in [("kernel", "k"), ("kernel-params", "mitigations=auto loglevel=4")] {
-            std::fs::write(folder.path().join(name), text).unwrap();
-        }
-        let toplevel = format!("toplevel = '{}'\ncmdline = 'x'\n", folder.path().display());
-        let own = cmdline(&toplevel);
-        assert!(own.starts_with("mitigations=auto loglevel=4 init=") && own.ends_with("/init x"), "{own}");
-        let fast = cmdline(&format!("{toplevel}profile = 'fast'"));
-        assert_eq!(fast, BootProfile::Fast.for_toplevel(&own));
-        assert!(fast.len() > own.len() && fast.ends_with(&own), "{fast}");
     }
 }

@@ -78,6 +78,8 @@
 //! * One machine's failure is reported by name and never stops another machine.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "kvm")]
+mod assembly;
 mod backoff;
 mod console;
 mod control;
@@ -111,6 +113,8 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "kvm")]
+pub use assembly::Workshop;
 pub use backoff::Backoff;
 pub use console::{ConsoleLog, LOG_CAP, QUEUE_CAP, TAIL_LINES};
 pub use control::{CommandHook, InterruptHook, TICK};
@@ -120,7 +124,7 @@ pub use event::{BlockInfo, Event, Level, Record, RunError, Sink, Step};
 #[cfg(feature = "kvm")]
 pub use kvm::KvmLauncher;
 pub use log::{Block, Logger};
-pub use machine::{Execute, MachineHandle, PowerEvent, PowerEventKind, Reply, Start};
+pub use machine::{Execute, MachineHandle, PowerEvent, PowerEventKind, Reply, Start, find_shares};
 pub use memory::MemoryUse;
 pub use options::Options;
 pub use report::{MachineReport, Report};

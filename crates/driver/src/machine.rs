@@ -18,6 +18,7 @@ use snowboot_config::{NodeConfig, PortForward};
 
 pub use self::commands::{Execute, Reply};
 pub use self::power::{PowerEvent, PowerEventKind, Start};
+pub use self::shares::find_shares;
 
 use crate::console::{ConsoleLog, ConsoleWriter};
 use crate::control::{Control, Turn, lock};

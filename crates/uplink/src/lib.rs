@@ -6,3 +6,5 @@
 #![forbid(unsafe_code)]
 
 pub mod gateway;
+pub mod vde;
+mod wake;

@@ -22,31 +22,46 @@ impl MachineHandle {
         if !node.shares.iter().any(ShareConfig::has_variables) {
             return Ok(Cow::Borrowed(node));
         }
-        let own = [(OF_MACHINE, self.state_folder()?), (OF_ALL, self.shared_folder()?)];
         let mut node = node.clone();
-        for share in node.shares.iter_mut().filter(|share| share.has_variables()) {
-            share.path = self.folder_of(share, &own)?;
-        }
+        find_shares(self.name(), &mut node, &self.state_folder()?, &self.shared_folder()?)?;
         Ok(Cow::Owned(node))
     }
+}
 
-    fn folder_of(&self, share: &ShareConfig, own: &[(&str, PathBuf)]) -> Result<PathBuf, Error> {
-        let wrong = |why: String| {
-            let source = share.path.display();
-            Error::setup(format!("{}: the share `{}` is of `{source}`, and {why}", self.name(), share.tag))
-        };
-        let variable = |name: &str| -> Option<OsString> {
-            let ours = own.iter().find(|(known, _)| *known == name);
-            ours.map(|(_, folder)| folder.into()).or_else(|| std::env::var_os(name))
-        };
-        let word = share.path.to_str().ok_or_else(|| wrong("that is not Unicode".to_owned()))?;
-        let folder = PathBuf::from(expand(word, &variable).map_err(wrong)?);
-        // The start script of a NixOS machine makes those below its own folders.
-        if own.iter().any(|(_, of_run)| is_below(&folder, of_run)) {
-            fs::create_dir_all(&folder).map_err(|error| wrong(format!("it cannot be made: {error}")))?;
-        }
-        Ok(folder)
+/// Puts the paths of the shares of `machine` that are given by variables as they are where `state` is the machine's own folder
+/// (`TMPDIR`), and `shared` the one for all machines (`SHARED_DIR`). Folders below those two are made.
+///
+/// # Errors
+/// When a path cannot be understood, a variable is not set, or a folder cannot be made.
+pub fn find_shares(
+    machine: &str,
+    node: &mut NodeConfig,
+    state: &Path,
+    shared: &Path,
+) -> Result<(), Error> {
+    let own = [(OF_MACHINE, state), (OF_ALL, shared)];
+    for share in node.shares.iter_mut().filter(|share| share.has_variables()) {
+        share.path = folder_of(machine, share, &own)?;
     }
+    Ok(())
+}
+
+fn folder_of(machine: &str, share: &ShareConfig, own: &[(&str, &Path)]) -> Result<PathBuf, Error> {
+    let wrong = |why: String| {
+        let source = share.path.display();
+        Error::setup(format!("{machine}: the share `{}` is of `{source}`, and {why}", share.tag))
+    };
+    let variable = |name: &str| -> Option<OsString> {
+        let ours = own.iter().find(|(known, _)| *known == name);
+        ours.map(|(_, folder)| folder.into()).or_else(|| std::env::var_os(name))
+    };
+    let word = share.path.to_str().ok_or_else(|| wrong("that is not Unicode".to_owned()))?;
+    let folder = PathBuf::from(expand(word, &variable).map_err(wrong)?);
+    // The start script of a NixOS machine makes those below its own folders.
+    if own.iter().any(|(_, of_run)| is_below(&folder, of_run)) {
+        fs::create_dir_all(&folder).map_err(|error| wrong(format!("it cannot be made: {error}")))?;
+    }
+    Ok(folder)
 }
 
 fn is_below(folder: &Path, of_run: &Path) -> bool {

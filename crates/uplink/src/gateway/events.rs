@@ -1,11 +1,13 @@
-//! What the gateway's thread sleeps on: an epoll instance, and a bell that others ring.
+//! What the gateway's thread sleeps on: an epoll instance, with a bell that others ring.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::event::Timespec;
+
+use crate::wake::Bell;
 
 /// Events that are taken at once; more are taken in the next turn.
 const AT_ONCE: usize = 64;
@@ -35,7 +37,7 @@ pub(super) struct Events(OwnedFd);
 impl Events {
     pub(super) fn new(bell: &Bell) -> io::Result<Self> {
         let events = Self(epoll::create(CreateFlags::CLOEXEC)?);
-        events.watch(&bell.0, Source::Bell)?;
+        events.watch(bell, Source::Bell)?;
         Ok(events)
     }
 
@@ -84,25 +86,6 @@ impl Source {
             3 => Self::Forward(token >> 2),
             _ => Self::Bell,
         }
-    }
-}
-
-/// Wakes the thread.
-#[derive(Debug)]
-pub(super) struct Bell(OwnedFd);
-
-impl Bell {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
-    }
-
-    /// A full counter already wakes, so a refused write loses nothing.
-    pub(super) fn ring(&self) {
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    pub(super) fn quiet(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0u8; 8]);
     }
 }
 

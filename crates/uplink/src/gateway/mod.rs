@@ -25,9 +25,9 @@ use snowboot_config::{ForwardFrom, PortForward, UserNetworkConfig};
 use snowboot_network::Port;
 use snowboot_network::gateway::{Config, Gateway, GuestForward};
 
-use self::events::Bell;
 use self::forwards::Door;
 use self::turns::Turns;
+use crate::wake::Bell;
 
 /// Forwards of one machine at once: each costs a descriptor of the host's.
 const MOST_FORWARDS: usize = 64;

@@ -14,6 +14,7 @@ use super::resolver::Resolver;
 use super::sockets::{LONGEST, Sockets};
 use super::streams::Streams;
 use super::{Command, Shared};
+use crate::wake::now;
 
 /// Frames of the guest's that are taken in one turn.
 const FRAMES_AT_ONCE: usize = 128;
@@ -197,11 +198,4 @@ impl Turns {
             }
         }
     }
-}
-
-/// The host's monotonic clock, which the cards of the switch's other ports go by.
-fn now() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
 }
