@@ -2,6 +2,8 @@
 
 /// The host's side failed: a file, KVM, memory ... The standard error says what and what to do.
 pub(crate) const HOST_ERROR: u8 = 1;
+/// The command line is wrong, as clap says it.
+pub(crate) const USAGE: u8 = 2;
 /// The guest asked for a reset.
 pub(crate) const RESET: u8 = 3;
 /// The guest's CPU shut down after a triple fault.

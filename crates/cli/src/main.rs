@@ -28,6 +28,7 @@ mod share;
 mod store;
 mod test;
 mod vhost_user;
+mod vm;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -78,6 +79,8 @@ enum Command {
     Check(check::Args),
     /// Run a test with the command line of the NixOS test driver
     NixosTestDriver(driver_entry::Args),
+    /// Run a machine as the start script of a NixOS machine runs QEMU
+    Vm(vm::Args),
     /// Measure Snowboot, and other VMMs beside it
     Bench(bench::Args),
     /// Make store images: read-only file systems for guests
@@ -106,7 +109,7 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {
-    if matches!(command, Command::Run(_) | Command::Test(_) | Command::NixosTestDriver(_)) {
+    if matches!(command, Command::Run(_) | Command::Test(_) | Command::NixosTestDriver(_) | Command::Vm(_)) {
         descriptors::raise_limit();
     }
     match command {
@@ -114,6 +117,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Test(args) => test::run(&args),
         Command::Check(args) => check::run(&args),
         Command::NixosTestDriver(args) => driver_entry::run(&args),
+        Command::Vm(args) => vm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Store(command) => store::run(&command),
         Command::Kernel(command) => kernel::run(&command),

@@ -27,7 +27,8 @@ use crate::run::quiet;
 
 /// What tests need on the host, all of it before the first one: to install one of them may remove another for a while.
 /// `qemu-system-common` has virtiofsd.
-const PACKAGES: &[&str] = &["e2fsprogs", "erofs-utils", "nix-bin", "qemu-system-common", "qemu-utils"];
+const PACKAGES: &[&str] =
+    &["e2fsprogs", "erofs-utils", "nix-bin", "qemu-system-common", "qemu-utils", "vde-switch"];
 
 /// The tests of every run, those first that take long and whose guests are made quickly, so that they run while those of
 /// the nixpkgs scripts are made. Between them they have each device, each kind of share, both kernels and both drivers,
@@ -58,8 +59,16 @@ const TERMINAL: &str = "terminal";
 /// Its script; see there for its arguments.
 const ON_A_TERMINAL: &str = "tests/guests/terminal.py";
 
+/// The test that drives `snowboot vm` as the test driver of NixOS does.
+const START_SCRIPT: &str = "start-script";
+/// Its script; see there for its arguments.
+const BY_START_SCRIPT: &str = "tests/guests/start_script.py";
+
 /// How long most cases may take in the lab, in seconds. An emulated host needs 50 to 300, by the machine it is on.
 const LIMIT: u32 = 900;
+
+/// The same for the one that starts machines four times.
+const START_SCRIPT_LIMIT: u32 = 1800;
 
 /// Room for what a machine writes to a root that it keeps, in MiB; the file is sparse.
 const STATE_MIB: u32 = 1024;
@@ -148,13 +157,14 @@ fn wanted(selection: Selection<'_>) -> Result<Vec<Test>> {
 enum Test {
     Case(&'static Case),
     Terminal,
+    StartScript,
     Rust,
     Nix,
 }
 
 fn every_test() -> impl Iterator<Item = Test> {
     let cases = CASES.iter().chain(nixpkgs::CASES).map(Test::Case);
-    cases.chain([Test::Terminal, Test::Rust, Test::Nix])
+    cases.chain([Test::Terminal, Test::StartScript, Test::Rust, Test::Nix])
 }
 
 impl Test {
@@ -162,6 +172,7 @@ impl Test {
         match self {
             Self::Case(case) => case.name,
             Self::Terminal => TERMINAL,
+            Self::StartScript => START_SCRIPT,
             Self::Rust => RUST,
             Self::Nix => nix::NAME,
         }
@@ -171,6 +182,7 @@ impl Test {
         match self {
             Self::Case(case) => case.job(built),
             Self::Terminal => terminal_job(built),
+            Self::StartScript => start_script_job(built),
             Self::Rust => rust_job(),
             Self::Nix => nix::job(built),
         }
@@ -199,6 +211,23 @@ fn terminal_job(built: &Built) -> Result<Job> {
         command,
         status: 0,
         said: &["all is well"],
+        log,
+        state_images: Vec::new(),
+        images: None,
+    })
+}
+
+fn start_script_job(built: &Built) -> Result<Job> {
+    let names = ["machine1", "machine2"].map(str::to_owned);
+    let guests = guest::make(Kernel::Cloud, &names, &[], Backdoor::InRoot)?;
+    let mut command = in_lab(START_SCRIPT_LIMIT)?;
+    command.arg("python3").arg(project_root().join(BY_START_SCRIPT)).arg(&built.program).arg(guests.folder);
+    let log = folder_for(START_SCRIPT)?.join("log");
+    Ok(Job {
+        name: START_SCRIPT,
+        command,
+        status: 0,
+        said: &["done: a cable that is pulled", "done: SIGTERM", "all is well"],
         log,
         state_images: Vec::new(),
         images: None,

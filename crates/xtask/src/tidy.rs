@@ -34,6 +34,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "crates/cli",
             "crates/driver",
+            "crates/qemu",
             "crates/uplink",
             "crates/vmm",
             "crates/xtask",

@@ -27,7 +27,7 @@ const REST_OF_LINE: Duration = Duration::from_millis(2);
 
 /// The way from the guest to a writer.
 #[derive(Debug)]
-pub(super) struct Console {
+pub(crate) struct Console {
     shared: Arc<Shared>,
 }
 
@@ -70,7 +70,7 @@ impl Shared {
 
 impl Console {
     /// To the standard output, without the line buffer of [`io::Stdout`]: a prompt has no line end.
-    pub(super) fn to_stdout(events: Sender<Event>) -> Result<Self> {
+    pub(crate) fn to_stdout(events: Sender<Event>) -> Result<Self> {
         let out = io::stdout().as_fd().try_clone_to_owned().context("Cannot use the standard output")?;
         Self::new(Patient(File::from(out)), events, REST_OF_LINE)
     }
@@ -92,25 +92,42 @@ impl Console {
     }
 
     /// What the guest writes to.
-    pub(super) fn guest_end(&self) -> GuestEnd {
+    pub(crate) fn guest_end(&self) -> GuestEnd {
         GuestEnd { shared: Arc::clone(&self.shared) }
     }
 
+    /// What makes such ends, for machines that come after one another.
+    pub(crate) fn guest_maker(&self) -> GuestMaker {
+        GuestMaker { shared: Arc::clone(&self.shared) }
+    }
+
     /// Takes no more; what was taken is still written, and then [`Event::Drained`] sent.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
     }
 
     /// Whether the guest's output ended with a whole line.
-    pub(super) fn is_at_line_start(&self) -> bool {
+    pub(crate) fn is_at_line_start(&self) -> bool {
         self.shared.lock().last.is_none_or(|byte| byte == b'\n')
+    }
+}
+
+/// Makes the machine's side, for one machine after another.
+#[derive(Debug)]
+pub(crate) struct GuestMaker {
+    shared: Arc<Shared>,
+}
+
+impl GuestMaker {
+    pub(crate) fn guest_end(&self) -> GuestEnd {
+        GuestEnd { shared: Arc::clone(&self.shared) }
     }
 }
 
 /// The machine's side.
 #[derive(Debug)]
-pub(super) struct GuestEnd {
+pub(crate) struct GuestEnd {
     shared: Arc<Shared>,
 }
 

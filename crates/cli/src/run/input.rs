@@ -20,10 +20,34 @@ const FULL: Duration = Duration::from_millis(20);
 /// How many reads of the keyboard may wait for a serial port that takes nothing at all.
 const TYPED: usize = 64;
 
+/// What is typed at.
+pub(crate) trait TypedAt: Send + Sync {
+    /// Types at its first serial port; how many bytes were taken.
+    fn serial_input(&self, bytes: &[u8]) -> usize;
+    /// Presses its power button.
+    fn press_power_button(&self);
+    /// Whether it takes no more, ever.
+    fn has_ended(&self) -> bool;
+}
+
+impl TypedAt for Machine {
+    fn serial_input(&self, bytes: &[u8]) -> usize {
+        Self::serial_input(self, bytes)
+    }
+
+    fn press_power_button(&self) {
+        Self::press_power_button(self);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.outcome().is_some()
+    }
+}
+
 /// Starts to read: a terminal's keys with their commands, or a pipe's bytes as they are.
 ///
 /// The thread is never joined: nothing ends a read of the standard input but input.
-pub(super) fn start(machine: &Arc<Machine>, is_terminal: bool, events: Sender<Event>) -> Result<()> {
+pub(crate) fn start(machine: &Arc<dyn TypedAt>, is_terminal: bool, events: Sender<Event>) -> Result<()> {
     let background = !is_terminal && rustix::termios::isatty(io::stdin());
     if background {
         // Reading would stop this program (SIGTTIN).
@@ -37,9 +61,9 @@ pub(super) fn start(machine: &Arc<Machine>, is_terminal: bool, events: Sender<Ev
     if is_terminal {
         let port = Arc::clone(&machine);
         let typist = Typist::new(move |text| port.serial_input(text))?;
-        return spawn("input", move || keyboard(&machine, &typist, &events));
+        return spawn("input", move || keyboard(&*machine, &typist, &events));
     }
-    spawn("input", move || pipe(&machine))
+    spawn("input", move || pipe(&*machine))
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -47,7 +71,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-fn keyboard(machine: &Machine, typist: &Typist, events: &Sender<Event>) {
+fn keyboard(machine: &dyn TypedAt, typist: &Typist, events: &Sender<Event>) {
     let mut escape = Escape::default();
     let mut buffer = [0; 4096];
     loop {
@@ -103,7 +127,7 @@ fn lose(bytes: usize) {
     }
 }
 
-fn obey(command: Command, machine: &Machine, events: &Sender<Event>) {
+fn obey(command: Command, machine: &dyn TypedAt, events: &Sender<Event>) {
     match command {
         Command::Quit => {
             let _ = events.send(Event::Quit);
@@ -113,7 +137,7 @@ fn obey(command: Command, machine: &Machine, events: &Sender<Event>) {
     }
 }
 
-fn pipe(machine: &Machine) {
+fn pipe(machine: &dyn TypedAt) {
     let mut buffer = [0; 4096];
     loop {
         let mut rest = read(&mut buffer);
@@ -124,7 +148,7 @@ fn pipe(machine: &Machine) {
             let taken = machine.serial_input(rest);
             rest = rest.get(taken..).unwrap_or_default();
             if taken == 0 {
-                if machine.outcome().is_some() {
+                if machine.has_ended() {
                     return;
                 }
                 thread::sleep(FULL);

@@ -9,11 +9,11 @@
 //! ```
 
 mod args;
-mod console;
+pub(crate) mod console;
 mod escape;
-mod input;
+pub(crate) mod input;
 pub(crate) mod signals;
-mod terminal;
+pub(crate) mod terminal;
 mod timeline;
 
 use std::process::ExitCode;
@@ -28,6 +28,7 @@ use snowboot_vmm::{Builder, KernelCache, Machine, Outcome, Timeline};
 
 pub(crate) use self::args::{Args, boot_of_toplevel};
 use self::console::Console;
+use self::input::TypedAt;
 use self::terminal::Terminal;
 use crate::report::{Destination, Report};
 use crate::{exit, say};
@@ -37,7 +38,7 @@ const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
 /// What the main thread is told.
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     /// The machine ended by itself.
     Ended(Outcome),
     /// The escape to stop the machine.
@@ -90,7 +91,7 @@ fn run_machine(args: &Args) -> Result<End> {
     let machine = Arc::new(build(args, &console, network.as_ref())?);
     signals::watch(sender.clone())?;
     let terminal = Terminal::take()?;
-    input::start(&machine, terminal.is_some(), sender.clone())?;
+    input::start(&typed_at(&machine), terminal.is_some(), sender.clone())?;
     let ended: Sender<Event> = sender;
     machine.on_end(Box::new(move |outcome| {
         let _ = ended.send(Event::Ended(outcome.clone()));
@@ -106,8 +107,12 @@ fn run_machine(args: &Args) -> Result<End> {
     Ok(End { outcome, signal, elapsed: start.elapsed(), timeline: machine.timeline().clone() })
 }
 
+fn typed_at(machine: &Arc<Machine>) -> Arc<dyn TypedAt> {
+    Arc::clone(machine) as Arc<dyn TypedAt>
+}
+
 /// Says which ports were free, where any would do.
-fn tell_forwards(network: Option<&UserNetwork>) {
+pub(crate) fn tell_forwards(network: Option<&UserNetwork>) {
     let forwards = network.map(UserNetwork::forwards).unwrap_or_default();
     for (asked, at) in forwards.iter().filter(|(asked, _)| asked.host.port() == 0) {
         say::line(&format!("snowboot: {at} of the host leads to port {} of the guest", asked.guest.port()));
@@ -179,7 +184,7 @@ fn wait(
 }
 
 /// Waits a moment for the output to be written.
-fn drain(events: &Receiver<Event>) {
+pub(crate) fn drain(events: &Receiver<Event>) {
     let deadline = Instant::now() + LAST_OUTPUT;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

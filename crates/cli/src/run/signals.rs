@@ -10,7 +10,7 @@ use signal_hook::iterator::Signals;
 use super::Event;
 
 /// From now on the first signal that asks for the end is an event; the next one ends the program, as it would any other.
-pub(super) fn watch(events: Sender<Event>) -> Result<()> {
+pub(crate) fn watch(events: Sender<Event>) -> Result<()> {
     let wanted = not_ignored([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGCONT]);
     let mut signals = Signals::new(wanted).context("Cannot watch for signals")?;
     thread::Builder::new()

@@ -10,14 +10,14 @@ use rustix::termios::{
 
 /// A terminal in raw mode. Dropping it, also while a panic unwinds, gives the terminal back.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     saved: Termios,
     raw: Termios,
 }
 
 impl Terminal {
     /// Puts the terminal on the standard input into raw mode; `None` when there is none, or it is another job's.
-    pub(super) fn take() -> Result<Option<Self>> {
+    pub(crate) fn take() -> Result<Option<Self>> {
         let stdin = io::stdin();
         if !isatty(&stdin) || !is_foreground() {
             return Ok(None);
@@ -33,7 +33,7 @@ impl Terminal {
     }
 
     /// After a stop: the shell has put the terminal into its own mode meanwhile.
-    pub(super) fn take_again(&self) {
+    pub(crate) fn take_again(&self) {
         if is_foreground() && self.make_raw().is_err() {
             tracing::warn!("cannot put the terminal into raw mode again");
         }

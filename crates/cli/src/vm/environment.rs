@@ -1,0 +1,154 @@
+//! What a start script finds in its environment.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use snowboot_config::{DiskConfig, NodeConfig};
+use tempfile::TempDir;
+
+use crate::{net, say};
+
+/// The serial number of a NixOS machine's root disk.
+const ROOT: &str = "root";
+
+/// The variables, by name.
+pub(super) struct Environment {
+    variable: Box<dyn Fn(&str) -> Option<OsString>>,
+    options: Vec<String>,
+    /// Where relative paths begin.
+    current: PathBuf,
+}
+
+/// The machine's own folder.
+pub(super) enum State {
+    /// The test driver's, which outlives the machine.
+    Given(PathBuf),
+    /// Of this start alone.
+    Own(TempDir),
+}
+
+impl State {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Given(path) => path,
+            Self::Own(folder) => folder.path(),
+        }
+    }
+}
+
+impl Environment {
+    pub(super) fn read() -> Result<Self> {
+        let current = std::env::current_dir().context("There is no current folder")?;
+        Self::of(|name| std::env::var_os(name), current)
+    }
+
+    fn of(variable: impl Fn(&str) -> Option<OsString> + 'static, current: PathBuf) -> Result<Self> {
+        let variable = move |name: &str| variable(name).filter(|value| !value.is_empty());
+        let mut environment = Self { variable: Box::new(variable), options: Vec::new(), current };
+        // As the start script of QEMU has it: words without quotes.
+        let options = environment.text("QEMU_OPTS")?.unwrap_or_default();
+        environment.options = options.split_whitespace().map(str::to_owned).collect();
+        Ok(environment)
+    }
+
+    fn get(&self, name: &str) -> Option<OsString> {
+        (self.variable)(name)
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        let value = self.get(name).map(OsString::into_string).transpose();
+        value.map_err(|value| anyhow!("{name} is not Unicode: {}", value.display()))
+    }
+
+    /// The options in `QEMU_OPTS`.
+    pub(super) fn options(&self) -> impl Iterator<Item = &str> {
+        self.options.iter().map(String::as_str)
+    }
+
+    /// The machine's own folder: `TMPDIR` where `USE_TMPDIR` says so, or a new one.
+    pub(super) fn state(&self) -> Result<State> {
+        match self.get("TMPDIR").filter(|_| self.get("USE_TMPDIR").is_some()) {
+            Some(folder) => Ok(State::Given(self.current.join(folder))),
+            None => {
+                let folder = tempfile::Builder::new().prefix("snowboot-vm-").tempdir();
+                Ok(State::Own(folder.context("Cannot make a folder for the machine")?))
+            }
+        }
+    }
+
+    /// The folder for all machines; a machine that is alone has it in its own.
+    pub(super) fn shared(&self, state: &Path) -> PathBuf {
+        self.get("SHARED_DIR").map_or_else(|| state.join("xchg"), |folder| self.current.join(folder))
+    }
+
+    /// The variable that names the switch of a VLAN.
+    pub(super) fn vde_variable(vlan: u8) -> String {
+        format!("QEMU_VDE_SOCKET_{vlan}")
+    }
+
+    pub(super) fn vde_switch(&self, vlan: u8) -> Option<PathBuf> {
+        self.get(&Self::vde_variable(vlan)).map(|folder| self.current.join(folder))
+    }
+
+    /// Puts into a machine's description what the environment says of it. `state` is its own folder.
+    pub(super) fn apply(&self, name: &str, node: &mut NodeConfig, state: &Path) -> Result<()> {
+        if let Some(kernel) = self.get(&format!("NIXPKGS_QEMU_KERNEL_{name}")) {
+            if node.kernel.is_none() {
+                bail!("NIXPKGS_QEMU_KERNEL_{name} is set, and the machine has a toplevel, whose kernel it is");
+            }
+            node.kernel = Some(kernel.into());
+        }
+        if let Some(parameters) = self.text("QEMU_KERNEL_PARAMS")? {
+            let own = node.cmdline.take().unwrap_or_default();
+            node.cmdline = Some(format!("{own} {parameters}").trim().to_owned());
+        }
+        self.apply_net_options(node)?;
+        self.keep_disks(name, node, state);
+        Ok(())
+    }
+
+    /// `QEMU_NET_OPTS`: options of the user network, as `-netdev user` has them.
+    fn apply_net_options(&self, node: &mut NodeConfig) -> Result<()> {
+        let Some(options) = self.text("QEMU_NET_OPTS")? else { return Ok(()) };
+        let more = net::parse(&format!("user,{options}"))
+            .map_err(|error| anyhow!("QEMU_NET_OPTS cannot be honoured: {error}"))?;
+        match &mut node.user_network {
+            Some(network) => {
+                network.restrict |= more.restrict;
+                network.dns = more.dns.or(network.dns);
+                network.forward_ports.extend(more.forward_ports);
+            }
+            None => say::line("snowboot: warning: QEMU_NET_OPTS is of no use: the machine has no user network"),
+        }
+        Ok(())
+    }
+
+    /// Disks that last for a run are files in the machine's folder, since each start of the machine is a process of its own.
+    /// They have the names that QEMU's start script gives them, which test scripts know.
+    fn keep_disks(&self, name: &str, node: &mut NodeConfig, state: &Path) {
+        let image = self.get("NIX_DISK_IMAGE").map(|image| self.current.join(image));
+        let mut empty: u32 = 0;
+        for disk in &mut node.disks {
+            let is_root = disk.serial.as_deref() == Some(ROOT);
+            match (&image, is_root) {
+                (Some(image), true) => put_at(disk, image.clone()),
+                _ if disk.path.is_some() || disk.memory => {}
+                (None, true) => put_at(disk, state.join(format!("{name}.qcow2"))),
+                (_, false) => {
+                    put_at(disk, state.join(format!("empty{empty}.qcow2")));
+                    empty = empty.saturating_add(1);
+                }
+            }
+        }
+        if image.is_some() && !node.disks.iter().any(|disk| disk.serial.as_deref() == Some(ROOT)) {
+            say::line("snowboot: warning: NIX_DISK_IMAGE is of no use: the machine has no disk with the serial `root`");
+        }
+    }
+}
+
+fn put_at(disk: &mut DiskConfig, path: PathBuf) {
+    disk.path = Some(path);
+    disk.snapshot = false;
+    disk.memory = false;
+}
