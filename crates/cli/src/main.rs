@@ -50,6 +50,8 @@ Examples:
   snowboot test test.toml -o artifacts              Run a test
   snowboot test -I test.toml                        Try out commands on its machines
   snowboot check test.toml                          Check a test without running it
+  exec snowboot vm --config m.json --name m --number 1 \"$@\"
+                                                    Be a NixOS machine's start script
   snowboot bench boot --kernel bzImage              Measure how fast a kernel boots
   snowboot store image ./rootfs -o rootfs.erofs     Make a folder a read-only disk for guests
 

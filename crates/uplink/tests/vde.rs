@@ -1,5 +1,7 @@
 //! Plugs in a real `vde_switch`, and in sockets that only pretend to be one.
 
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixListener};

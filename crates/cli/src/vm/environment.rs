@@ -152,3 +152,82 @@ fn put_at(disk: &mut DiskConfig, path: PathBuf) {
     disk.snapshot = false;
     disk.memory = false;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        let variables: HashMap<String, OsString> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        Environment::of(move |name| variables.get(name).cloned(), PathBuf::from("/here")).unwrap()
+    }
+
+    fn applied(text: &str, variables: &[(&str, &str)]) -> Result<NodeConfig> {
+        let mut node = NodeConfig::parse("m", Path::new("/m.json"), text).unwrap();
+        environment(variables).apply("m", &mut node, Path::new("/state"))?;
+        Ok(node)
+    }
+
+    fn paths(node: &NodeConfig) -> Vec<Option<&str>> {
+        node.disks.iter().map(|disk| disk.path.as_deref().and_then(Path::to_str)).collect()
+    }
+
+    const DISKS: &str = r#"{"kernel": "/k", "cmdline": "a", "disks": [
+        {"create-mib": 9, "serial": "root", "filesystem": "ext4", "label": "nixos"},
+        {"path": "/store.img", "read-only": true}, {"create-mib": 1}, {"create-mib": 1, "memory": true}, {"create-mib": 2}]}"#;
+
+    #[test]
+    fn disks_of_a_run_are_files_in_the_machines_folder() {
+        let node = applied(DISKS, &[]).unwrap();
+        let expected =
+            [Some("/state/m.qcow2"), Some("/store.img"), Some("/state/empty0.qcow2"), None, Some("/state/empty1.qcow2")];
+        assert_eq!(paths(&node), expected);
+        assert!(node.disks.iter().all(|disk| disk.check().is_ok()));
+        let given = applied(DISKS, &[("NIX_DISK_IMAGE", "disk.img")]).unwrap();
+        assert_eq!(paths(&given)[..2], [Some("/here/disk.img"), Some("/store.img")]);
+        let in_store = r#"{"kernel": "/k", "disks": [{"path": "/nix/i", "snapshot": true, "serial": "root"}]}"#;
+        assert!(applied(in_store, &[]).unwrap().disks[0].snapshot);
+        let given = applied(in_store, &[("NIX_DISK_IMAGE", "/i")]).unwrap();
+        assert!(!given.disks[0].snapshot && paths(&given) == [Some("/i")]);
+    }
+
+    #[test]
+    fn the_kernel_and_its_command_line_are_the_environments_to_change() {
+        let variables = [("QEMU_KERNEL_PARAMS", "b c"), ("NIXPKGS_QEMU_KERNEL_m", "/other")];
+        let node = applied(r#"{"kernel": "/k", "cmdline": "a"}"#, &variables).unwrap();
+        assert_eq!((node.cmdline.as_deref(), node.kernel), (Some("a b c"), Some("/other".into())));
+        let error = applied(r#"{"toplevel": "/t"}"#, &variables).unwrap_err().to_string();
+        assert!(error.contains("NIXPKGS_QEMU_KERNEL_m"), "{error}");
+    }
+
+    #[test]
+    fn options_of_the_user_network_are_added() {
+        let variables = [("QEMU_NET_OPTS", "hostfwd=tcp::2222-:22,restrict=on")];
+        let node = applied(r#"{"kernel": "/k", "user-network": true}"#, &variables).unwrap();
+        let network = node.user_network.unwrap();
+        assert!(network.restrict && network.forward_ports.len() == 1);
+        assert!(applied(r#"{"kernel": "/k"}"#, &variables).unwrap().user_network.is_none());
+        let error = applied(r#"{"kernel": "/k"}"#, &[("QEMU_NET_OPTS", "smb=/x")]).unwrap_err().to_string();
+        assert!(error.contains("QEMU_NET_OPTS cannot be honoured: `smb=/x`"), "{error}");
+    }
+
+    #[test]
+    fn folders_are_the_drivers_or_the_machines_own() {
+        let of_driver = environment(&[("TMPDIR", "/s"), ("USE_TMPDIR", "1"), ("SHARED_DIR", "all"), ("QEMU_VDE_SOCKET_7", "/v")]);
+        let state = of_driver.state().unwrap();
+        assert_eq!(state.path(), Path::new("/s"));
+        assert_eq!(of_driver.shared(state.path()), Path::new("/here/all"));
+        assert_eq!(of_driver.vde_switch(7).as_deref(), Some(Path::new("/v")));
+        assert_eq!(of_driver.vde_switch(1), None);
+        let alone = environment(&[("TMPDIR", "/s"), ("USE_TMPDIR", ""), ("QEMU_OPTS", " -m 512  -smp 2")]);
+        let state = alone.state().unwrap();
+        let folder = state.path().to_owned();
+        assert!(folder.is_dir() && alone.shared(&folder).ends_with("xchg"));
+        drop(state);
+        assert!(!folder.exists());
+        assert!(alone.options().eq(["-m", "512", "-smp", "2"]));
+    }
+}

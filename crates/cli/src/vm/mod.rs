@@ -164,6 +164,8 @@ impl Machine {
             guest.start()?;
         }
         let outcome = wait(&events, &guest, &console, terminal, arguments.no_reboot);
+        // Threads that wait for somebody's words keep the machine from being dropped.
+        networks.unplug();
         qmp.finish();
         outcome
     }

@@ -18,30 +18,32 @@ pub(super) struct Networks {
     cables: Vec<Cable>,
     cards: Mutex<Vec<Card>>,
     user: Option<UserNetwork>,
+    plugs: Mutex<Vec<Plug>>,
 }
 
 /// From a card to what is behind it: a switch of two ports.
 struct Cable {
     switch: Switch,
     name: String,
-    _plug: Option<Plug>,
 }
 
 impl Networks {
     /// Connects to all that is behind the cards of `node`.
     pub(super) fn connect(name: &str, number: u8, node: &NodeConfig, environment: &Environment) -> Result<Self> {
-        let mut networks = Self { cables: Vec::new(), cards: Mutex::default(), user: None };
+        let mut networks =
+            Self { cables: Vec::new(), cards: Mutex::default(), user: None, plugs: Mutex::default() };
         if let Some(config) = &node.user_network {
             let network = UserNetwork::start(name, config)?;
             let switch = Switch::new();
             network.plug(switch.attach(&format!("{name}:user network")));
             networks.user = Some(network);
-            networks.add(0, name, MacAddress::of_user_network(), "user network".to_owned(), switch, None);
+            networks.add(0, name, MacAddress::of_user_network(), "user network".to_owned(), switch);
         }
         for (index, vlan) in (1..).zip(&node.vlans) {
             let switch = Switch::new();
             let (plug, leads_to) = plug(name, index, *vlan, &switch, environment)?;
-            networks.add(index, name, MacAddress::of_node(*vlan, number), leads_to, switch, plug);
+            networks.add(index, name, MacAddress::of_node(*vlan, number), leads_to, switch);
+            networks.plugs.get_mut().unwrap_or_else(PoisonError::into_inner).extend(plug);
         }
         Ok(networks)
     }
@@ -53,9 +55,8 @@ impl Networks {
         mac: MacAddress,
         leads_to: String,
         switch: Switch,
-        plug: Option<Plug>,
     ) {
-        self.cables.push(Cable { switch, name: format!("{machine}:eth{number}"), _plug: plug });
+        self.cables.push(Cable { switch, name: format!("{machine}:eth{number}") });
         let card = Card { name: Card::name(number), mac: mac.to_string(), leads_to, is_up: true };
         self.cards.get_mut().unwrap_or_else(PoisonError::into_inner).push(card);
     }
@@ -84,6 +85,11 @@ impl Networks {
             // There is such a card: it has one for each cable.
             let _ = machine.set_link(index, false);
         }
+    }
+
+    /// Leaves the VLANs' switches, where nothing of the machine is to stay.
+    pub(super) fn unplug(&self) {
+        self.plugs.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn user(&self) -> Option<&UserNetwork> {

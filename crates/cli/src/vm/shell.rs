@@ -124,3 +124,60 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name.to_owned()).spawn(body)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// What the device is given, up to a number of bytes.
+    fn given(device: &DeviceEnd, length: usize) -> Vec<u8> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut found = Vec::new();
+        while found.len() < length {
+            assert!(Instant::now() < deadline, "{found:?}");
+            device.read_to(&mut found, length).unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        found
+    }
+
+    fn said(mut driver: &UnixStream, length: usize) -> Vec<u8> {
+        let mut found = vec![0; length];
+        driver.read_exact(&mut found).unwrap();
+        found
+    }
+
+    #[test]
+    fn both_ways_also_for_the_machine_after_a_reset() {
+        let (driver, socket) = UnixStream::pair().unwrap();
+        let shell = Shell::new(socket).unwrap();
+        for text in ["one", "two"] {
+            let device = shell.next_machine().unwrap();
+            device.write_from(&mut text.as_bytes(), 3).unwrap();
+            assert_eq!(said(&driver, 3), text.as_bytes());
+            (&driver).write_all(b"ls\n").unwrap();
+            assert_eq!(given(&device, 3), b"ls\n");
+        }
+        let error = shell.reboot().unwrap_err().to_string();
+        assert!(!error.is_empty(), "the machine is gone");
+    }
+
+    #[test]
+    fn a_reboot_is_a_line_of_its_own_or_refused() {
+        let (driver, socket) = UnixStream::pair().unwrap();
+        let shell = Shell::new(socket).unwrap();
+        let device = shell.next_machine().unwrap();
+        assert!(shell.reboot().unwrap_err().0.contains("has said anything yet"));
+        device.write_from(&mut &b"hello"[..], 5).unwrap();
+        said(&driver, 5);
+        (&driver).write_all(b"echo half").unwrap();
+        assert_eq!(given(&device, 9), b"echo half");
+        assert!(shell.reboot().unwrap_err().0.contains("in the middle of a command"));
+        (&driver).write_all(b" whole\n").unwrap();
+        assert_eq!(given(&device, 7), b" whole\n");
+        shell.reboot().unwrap();
+        assert_eq!(given(&device, REBOOT.len()), REBOOT);
+    }
+}

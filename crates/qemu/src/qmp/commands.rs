@@ -15,11 +15,11 @@ const COMMANDS: &[(&str, Command)] = &[
     ("query-name", |_, control| Ok(json!({"name": control.name()}))),
     ("query-status", |_, control| Ok(status(control))),
     ("query-version", |_, _| Ok(version())),
-    ("quit", |_, control| done_with(control.quit())),
+    ("quit", |_, control| act(|| control.quit())),
     ("set_link", set_link),
     ("stop", |_, control| done(control.pause())),
-    ("system_powerdown", |_, control| done_with(control.press_power_button())),
-    ("system_reset", |_, control| done_with(control.reset())),
+    ("system_powerdown", |_, control| act(|| control.press_power_button())),
+    ("system_reset", |_, control| act(|| control.reset())),
 ];
 
 type Arguments = Map<String, Value>;
@@ -149,7 +149,8 @@ fn done(outcome: Result<(), Refusal>) -> Result<Value, Failure> {
     Ok(outcome.map(|()| json!({}))?)
 }
 
-fn done_with((): ()) -> Result<Value, Failure> {
+fn act(what: impl FnOnce()) -> Result<Value, Failure> {
+    what();
     Ok(json!({}))
 }
 

@@ -3,6 +3,8 @@
 mod commands;
 mod framing;
 mod server;
+#[cfg(test)]
+mod tests;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

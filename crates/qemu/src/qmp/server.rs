@@ -130,6 +130,11 @@ impl Server {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn clients(&self) -> usize {
+        self.shared.lock().clients.len()
+    }
+
     fn accept(&self, listener: &Listener, control: &Arc<dyn Control>) {
         for stream in listener.listener.incoming() {
             let served = stream.and_then(|stream| self.welcome(stream, control));
