@@ -150,6 +150,7 @@ fn manual_pages_are_printed_and_written() {
             "snowboot-store-image.1",
             "snowboot-store.1",
             "snowboot-test.1",
+            "snowboot-vm.1",
             "snowboot.1"
         ]
     );

@@ -37,12 +37,14 @@ fn what_is_wrong_with_the_machine_is_said_after_the_sockets_are_connected() {
     let at = |name: &str| folder.path().join(name);
     let config = at("m.json");
     std::fs::write(&config, r#"{"kernel": "/nonexistent/kernel", "vlans": []}"#).unwrap();
-    let (monitor, shell) = (UnixListener::bind(at("monitor")).unwrap(), UnixListener::bind(at("shell")).unwrap());
+    let (monitor, shell) =
+        (UnixListener::bind(at("monitor")).unwrap(), UnixListener::bind(at("shell")).unwrap());
     let path = |name: &str| at(name).to_str().unwrap().to_owned();
     let qmp = format!("unix:{},server=on,wait=off", path("qmp"));
     let chardev = format!("socket,id=shell,path={}", path("shell"));
     let monitor_at = format!("unix:{}", path("monitor"));
-    let words = ["-qmp", &qmp, "-monitor", &monitor_at, "-chardev", &chardev, "-device", "virtconsole,chardev=shell"];
+    let words =
+        ["-qmp", &qmp, "-monitor", &monitor_at, "-chardev", &chardev, "-device", "virtconsole,chardev=shell"];
     let mut command = vm(&config, &words);
     let running = std::thread::spawn(move || run(&mut command));
     let (monitor, _) = monitor.accept().unwrap();

@@ -63,7 +63,9 @@ pub fn serve(input: impl Read, mut output: impl Write, control: &dyn Control) ->
         let Some(line) = read_line(&mut input)? else { return Ok(()) };
         let answer = match line {
             Line::Whole(line) => answer(&line, control),
-            Line::TooLong => Answer { text: format!("a command has at most {LONGEST} bytes\r\n"), quits: false },
+            Line::TooLong => {
+                Answer { text: format!("a command has at most {LONGEST} bytes\r\n"), quits: false }
+            }
         };
         if answer.quits {
             // As with QEMU, no prompt follows: the end of the connection is the answer.
@@ -198,11 +200,19 @@ mod tests {
 
     #[test]
     fn the_prompt_comes_first_and_after_each_command() {
-        let (said, done) = talk(b"set_link virtio-net-pci.1 off\nset_link virtio-net-pci.1 on\r\n\nstop\nc\n");
+        let (said, done) =
+            talk(b"set_link virtio-net-pci.1 off\nset_link virtio-net-pci.1 on\r\n\nstop\nc\n");
         let parts: Vec<&str> = said.split(PROMPT).collect();
         assert_eq!(
             parts[1..],
-            ["set_link virtio-net-pci.1 off\r\n", "set_link virtio-net-pci.1 on\r\n", "\r\n", "stop\r\n", "c\r\n", ""]
+            [
+                "set_link virtio-net-pci.1 off\r\n",
+                "set_link virtio-net-pci.1 on\r\n",
+                "\r\n",
+                "stop\r\n",
+                "c\r\n",
+                ""
+            ]
         );
         assert!(parts[0].contains("type 'help'"));
         assert_eq!(done, ["link 1 false", "link 1 true", "pause", "resume"]);

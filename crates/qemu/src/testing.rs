@@ -35,7 +35,10 @@ impl Control for Recorder {
     }
 
     fn is_paused(&self) -> bool {
-        self.done().iter().rfind(|what| ["pause", "resume"].contains(&what.as_str())).is_some_and(|it| it == "pause")
+        self.done()
+            .iter()
+            .rfind(|what| ["pause", "resume"].contains(&what.as_str()))
+            .is_some_and(|it| it == "pause")
     }
 
     fn cards(&self) -> Vec<Card> {

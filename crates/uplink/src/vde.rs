@@ -75,8 +75,11 @@ impl Plug {
     /// threads.
     pub fn connect(switch: &Path, description: &str, port: Port) -> Result<Self, Error> {
         let host = |what| move |source| Error::Plug { switch: switch.to_owned(), what, source };
-        let cable = Cable::plug(switch, description)
-            .map_err(|(what, source)| Error::Plug { switch: switch.to_owned(), what, source })?;
+        let cable = Cable::plug(switch, description).map_err(|(what, source)| Error::Plug {
+            switch: switch.to_owned(),
+            what,
+            source,
+        })?;
         let bell = Bell::new().map_err(host("no descriptor is left"))?;
         let shared = Arc::new(Shared { bell, stop: AtomicBool::new(false) });
         let mut pump = Pump::new(cable, port, Arc::clone(&shared), switch);

@@ -101,7 +101,8 @@ fn frames_pass_a_real_switch_whole_and_in_order() {
     bob.send(now(), Frame::new(frame(7, 1519))).unwrap();
     bob.send(now(), Frame::new(frame(8, 1518))).unwrap();
     assert_eq!(receive(&alice), frame(8, 1518));
-    let own_sockets = || fs::read_dir(&folder).unwrap().filter(|entry| is_own(&entry.as_ref().unwrap().path())).count();
+    let own_sockets =
+        || fs::read_dir(&folder).unwrap().filter(|entry| is_own(&entry.as_ref().unwrap().path())).count();
     assert_eq!(own_sockets(), 2);
     drop((plug_of_alice, plug_of_bob));
     assert_eq!(own_sockets(), 0);
@@ -183,7 +184,8 @@ fn a_peer_that_reads_nothing_holds_up_only_what_is_for_it() {
         assert_eq!(buffer[..length], frame(number, 1000));
     }
     // Runts and giants of the peer's are not passed on.
-    let own: PathBuf = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().path()).find(|it| is_own(it)).unwrap();
+    let own: PathBuf =
+        fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().path()).find(|it| is_own(it)).unwrap();
     for length in [1, 13, 60] {
         peer.send_to(&frame(9, 60)[..length], &own).unwrap();
     }

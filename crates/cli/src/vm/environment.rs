@@ -12,9 +12,11 @@ use crate::{net, say};
 /// The serial number of a NixOS machine's root disk.
 const ROOT: &str = "root";
 
-/// The variables, by name.
+/// Gives a variable's value.
+type Variables = Box<dyn Fn(&str) -> Option<OsString>>;
+
 pub(super) struct Environment {
-    variable: Box<dyn Fn(&str) -> Option<OsString>>,
+    variable: Variables,
     options: Vec<String>,
     /// Where relative paths begin.
     current: PathBuf,
@@ -95,7 +97,9 @@ impl Environment {
     pub(super) fn apply(&self, name: &str, node: &mut NodeConfig, state: &Path) -> Result<()> {
         if let Some(kernel) = self.get(&format!("NIXPKGS_QEMU_KERNEL_{name}")) {
             if node.kernel.is_none() {
-                bail!("NIXPKGS_QEMU_KERNEL_{name} is set, and the machine has a toplevel, whose kernel it is");
+                bail!(
+                    "NIXPKGS_QEMU_KERNEL_{name} is set, and the machine has a toplevel, whose kernel it is"
+                );
             }
             node.kernel = Some(kernel.into());
         }
@@ -119,7 +123,9 @@ impl Environment {
                 network.dns = more.dns.or(network.dns);
                 network.forward_ports.extend(more.forward_ports);
             }
-            None => say::line("snowboot: warning: QEMU_NET_OPTS is of no use: the machine has no user network"),
+            None => {
+                say::line("snowboot: warning: QEMU_NET_OPTS is of no use: the machine has no user network")
+            }
         }
         Ok(())
     }
@@ -142,7 +148,9 @@ impl Environment {
             }
         }
         if image.is_some() && !node.disks.iter().any(|disk| disk.serial.as_deref() == Some(ROOT)) {
-            say::line("snowboot: warning: NIX_DISK_IMAGE is of no use: the machine has no disk with the serial `root`");
+            say::line(
+                "snowboot: warning: NIX_DISK_IMAGE is of no use: the machine has no disk with the serial `root`",
+            );
         }
     }
 }
@@ -182,13 +190,19 @@ mod tests {
     #[test]
     fn disks_of_a_run_are_files_in_the_machines_folder() {
         let node = applied(DISKS, &[]).unwrap();
-        let expected =
-            [Some("/state/m.qcow2"), Some("/store.img"), Some("/state/empty0.qcow2"), None, Some("/state/empty1.qcow2")];
+        let expected = [
+            Some("/state/m.qcow2"),
+            Some("/store.img"),
+            Some("/state/empty0.qcow2"),
+            None,
+            Some("/state/empty1.qcow2"),
+        ];
         assert_eq!(paths(&node), expected);
         assert!(node.disks.iter().all(|disk| disk.check().is_ok()));
         let given = applied(DISKS, &[("NIX_DISK_IMAGE", "disk.img")]).unwrap();
         assert_eq!(paths(&given)[..2], [Some("/here/disk.img"), Some("/store.img")]);
-        let in_store = r#"{"kernel": "/k", "disks": [{"path": "/nix/i", "snapshot": true, "serial": "root"}]}"#;
+        let in_store =
+            r#"{"kernel": "/k", "disks": [{"path": "/nix/i", "snapshot": true, "serial": "root"}]}"#;
         assert!(applied(in_store, &[]).unwrap().disks[0].snapshot);
         let given = applied(in_store, &[("NIX_DISK_IMAGE", "/i")]).unwrap();
         assert!(!given.disks[0].snapshot && paths(&given) == [Some("/i")]);
@@ -216,7 +230,12 @@ mod tests {
 
     #[test]
     fn folders_are_the_drivers_or_the_machines_own() {
-        let of_driver = environment(&[("TMPDIR", "/s"), ("USE_TMPDIR", "1"), ("SHARED_DIR", "all"), ("QEMU_VDE_SOCKET_7", "/v")]);
+        let of_driver = environment(&[
+            ("TMPDIR", "/s"),
+            ("USE_TMPDIR", "1"),
+            ("SHARED_DIR", "all"),
+            ("QEMU_VDE_SOCKET_7", "/v"),
+        ]);
         let state = of_driver.state().unwrap();
         assert_eq!(state.path(), Path::new("/s"));
         assert_eq!(of_driver.shared(state.path()), Path::new("/here/all"));

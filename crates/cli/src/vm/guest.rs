@@ -210,7 +210,8 @@ impl Control for Guest {
     }
 
     fn ctrl_alt_delete(&self) -> Result<(), Refusal> {
-        let no_shell = || Refusal::new("the machine has no keyboard, and no shell that could be told to reboot");
+        let no_shell =
+            || Refusal::new("the machine has no keyboard, and no shell that could be told to reboot");
         self.shell.as_ref().ok_or_else(no_shell)?.reboot()
     }
 }

@@ -70,7 +70,11 @@ Exit status:
   1  the host's side failed: the standard error says what, and what to do
   2  the command line is wrong, or QEMU_OPTS
   5  KVM could not go on with the guest
-  129, 130, 131, 143  SIGHUP, SIGINT, SIGQUIT or SIGTERM stopped the machine";
+  129, 130, 131, 143  SIGHUP, SIGINT, SIGQUIT or SIGTERM stopped the machine
+
+Examples:
+  exec snowboot vm --config machine.json --name machine --number 1 \"$@\"
+  snowboot vm --config machine.json --name machine --number 1 -m 2G -no-reboot";
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let environment = Environment::read()?;
@@ -147,8 +151,14 @@ impl Machine {
         let shell = sockets.console.map(Shell::new).transpose()?;
         let qmp = Server::new();
         let networks = Arc::new(self.networks);
-        let guest =
-            Guest::new(self.plan, Arc::clone(&networks), shell, qmp.clone(), console.guest_maker(), sender.clone())?;
+        let guest = Guest::new(
+            self.plan,
+            Arc::clone(&networks),
+            shell,
+            qmp.clone(),
+            console.guest_maker(),
+            sender.clone(),
+        )?;
         for listener in sockets.qmp {
             qmp.serve(listener, guest.clone()).context("Cannot start a thread for QMP")?;
         }
@@ -184,7 +194,10 @@ fn serve_monitor(stream: UnixStream, guest: Arc<Guest>) -> Result<()> {
             tracing::info!("the monitor's other end is gone: {error}");
         }
     };
-    thread::Builder::new().name("monitor".to_owned()).spawn(serve).context("Cannot start the monitor's thread")?;
+    thread::Builder::new()
+        .name("monitor".to_owned())
+        .spawn(serve)
+        .context("Cannot start the monitor's thread")?;
     Ok(())
 }
 

@@ -29,7 +29,12 @@ struct Cable {
 
 impl Networks {
     /// Connects to all that is behind the cards of `node`.
-    pub(super) fn connect(name: &str, number: u8, node: &NodeConfig, environment: &Environment) -> Result<Self> {
+    pub(super) fn connect(
+        name: &str,
+        number: u8,
+        node: &NodeConfig,
+        environment: &Environment,
+    ) -> Result<Self> {
         let mut networks =
             Self { cables: Vec::new(), cards: Mutex::default(), user: None, plugs: Mutex::default() };
         if let Some(config) = &node.user_network {
@@ -48,14 +53,7 @@ impl Networks {
         Ok(networks)
     }
 
-    fn add(
-        &mut self,
-        number: usize,
-        machine: &str,
-        mac: MacAddress,
-        leads_to: String,
-        switch: Switch,
-    ) {
+    fn add(&mut self, number: usize, machine: &str, mac: MacAddress, leads_to: String, switch: Switch) {
         self.cables.push(Cable { switch, name: format!("{machine}:eth{number}") });
         let card = Card { name: Card::name(number), mac: mac.to_string(), leads_to, is_up: true };
         self.cards.get_mut().unwrap_or_else(PoisonError::into_inner).push(card);

@@ -59,12 +59,17 @@ impl Shell {
     pub(super) fn reboot(&self) -> Result<(), Refusal> {
         let state = lock(&self.state);
         let Some(host) = state.host.as_ref().filter(|_| state.has_spoken) else {
-            return Err(Refusal::new("no shell of the guest's has said anything yet that could be told to reboot"));
+            return Err(Refusal::new(
+                "no shell of the guest's has said anything yet that could be told to reboot",
+            ));
         };
         if !state.at_line_start {
-            return Err(Refusal::new("the guest's shell is in the middle of a command; send it when that is whole"));
+            return Err(Refusal::new(
+                "the guest's shell is in the middle of a command; send it when that is whole",
+            ));
         }
-        write_all(host, REBOOT).map_err(|error| Refusal::new(format!("the guest's shell takes no command: {error}")))
+        write_all(host, REBOOT)
+            .map_err(|error| Refusal::new(format!("the guest's shell takes no command: {error}")))
     }
 }
 

@@ -33,12 +33,7 @@ impl MachineHandle {
 ///
 /// # Errors
 /// When a path cannot be understood, a variable is not set, or a folder cannot be made.
-pub fn find_shares(
-    machine: &str,
-    node: &mut NodeConfig,
-    state: &Path,
-    shared: &Path,
-) -> Result<(), Error> {
+pub fn find_shares(machine: &str, node: &mut NodeConfig, state: &Path, shared: &Path) -> Result<(), Error> {
     let own = [(OF_MACHINE, state), (OF_ALL, shared)];
     for share in node.shares.iter_mut().filter(|share| share.has_variables()) {
         share.path = folder_of(machine, share, &own)?;

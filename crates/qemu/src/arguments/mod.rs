@@ -68,7 +68,9 @@ impl Arguments {
             let word = word.as_ref();
             let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
             let Some(name) = name.filter(|name| !name.is_empty()) else {
-                return Err(Wrong(format!("`{word}` is no option of QEMU's; a machine's disks are in its description")));
+                return Err(Wrong(format!(
+                    "`{word}` is no option of QEMU's; a machine's disks are in its description"
+                )));
             };
             if !reader.flag(name) {
                 let value = words.next();
@@ -105,10 +107,11 @@ impl Reader {
 
     fn option(&mut self, name: &str, value: Option<&str>) -> Result<(), Wrong> {
         let unknown = || {
-            Wrong(format!("`-{name}` is an option of QEMU's that machines of Snowboot have nothing for; leave it out"))
+            Wrong(format!(
+                "`-{name}` is an option of QEMU's that machines of Snowboot have nothing for; leave it out"
+            ))
         };
-        const TAKEN: [&str; 8] =
-            ["qmp", "monitor", "chardev", "device", "m", "smp", "name", "action"];
+        const TAKEN: [&str; 8] = ["qmp", "monitor", "chardev", "device", "m", "smp", "name", "action"];
         let is_taken = TAKEN.contains(&name) || AS_IT_IS.iter().any(|(known, _)| *known == name);
         if !is_taken {
             return Err(unknown());
@@ -155,7 +158,9 @@ impl Reader {
             return Err("character devices are sockets here: `socket,id=ID,path=PATH`".to_owned());
         }
         if value.is_on("server") {
-            return Err("the other end has to listen, and the machine connects: leave out `server`".to_owned());
+            return Err(
+                "the other end has to listen, and the machine connects: leave out `server`".to_owned()
+            );
         }
         let Some(path) = value.get("path") else { return Err("it has no `path`".to_owned()) };
         self.sockets.insert(id.to_owned(), PathBuf::from(path));
@@ -188,7 +193,9 @@ impl Reader {
     fn finish(mut self) -> Result<Arguments, Wrong> {
         if let Some(id) = self.console {
             let Some(path) = self.sockets.remove(&id) else {
-                return Err(Wrong(format!("`-device virtconsole,chardev={id}`: there is no `-chardev socket,id={id}`")));
+                return Err(Wrong(format!(
+                    "`-device virtconsole,chardev={id}`: there is no `-chardev socket,id={id}`"
+                )));
             };
             self.found.console = Some(path);
         }

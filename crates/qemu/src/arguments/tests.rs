@@ -27,14 +27,16 @@ fn what_the_test_driver_appends_is_understood() {
 
 #[test]
 fn the_ssh_backdoor_is_warned_about() {
-    let backdoor = "-chardev socket,id=vsock,reconnect=0,path=/s/vsock -device vhost-user-vsock-pci,chardev=vsock";
+    let backdoor =
+        "-chardev socket,id=vsock,reconnect=0,path=/s/vsock -device vhost-user-vsock-pci,chardev=vsock";
     let found = parse(&format!("{UPSTREAM} {backdoor}")).unwrap();
     assert!(found.warnings.iter().any(|warning| warning.contains("SSH backdoor")));
 }
 
 #[test]
 fn older_spellings_and_sizes_are_understood() {
-    let found = parse("--qmp unix:/q,server,nowait -m 2G -smp cpus=4,sockets=1 -action reboot=shutdown -S").unwrap();
+    let found =
+        parse("--qmp unix:/q,server,nowait -m 2G -smp cpus=4,sockets=1 -action reboot=shutdown -S").unwrap();
     assert_eq!(found.qmp, [Path::new("/q")]);
     assert_eq!(found.memory.map(MemorySize::mib), Some(2048));
     assert_eq!(found.vcpus.map(VcpuCount::get), Some(4));

@@ -82,7 +82,9 @@ impl Request {
             Some(_) => return Err(Failure::generic("QMP input member 'arguments' must be an object")),
         };
         match request.keys().next() {
-            Some(key) => Err(Failure::generic(format!("QMP input member '{}' is unexpected", key.escape_debug()))),
+            Some(key) => {
+                Err(Failure::generic(format!("QMP input member '{}' is unexpected", key.escape_debug())))
+            }
             None => Ok(Self { name, arguments, id }),
         }
     }
@@ -171,7 +173,8 @@ fn cpus(control: &dyn Control) -> Value {
 }
 
 fn set_link(arguments: &Arguments, control: &dyn Control) -> Result<Value, Failure> {
-    let (Some(Value::String(name)), Some(Value::Bool(up))) = (arguments.get("name"), arguments.get("up")) else {
+    let (Some(Value::String(name)), Some(Value::Bool(up))) = (arguments.get("name"), arguments.get("up"))
+    else {
         return Err(Failure::generic("set_link takes 'name', a text, and 'up', true or false"));
     };
     let card = Card::find(&control.cards(), name)

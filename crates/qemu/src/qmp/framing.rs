@@ -105,7 +105,10 @@ mod tests {
     #[test]
     fn what_is_no_object_is_told_once_per_line() {
         let object = || Message::Object(b"{}".to_vec());
-        assert_eq!(feed(b"hello there\n{}\n\n[1]{}"), [Message::Garbage, object(), Message::Garbage, object()]);
+        assert_eq!(
+            feed(b"hello there\n{}\n\n[1]{}"),
+            [Message::Garbage, object(), Message::Garbage, object()]
+        );
     }
 
     #[test]

@@ -31,7 +31,9 @@ impl Fixture {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut client = Client { lines: BufReader::new(stream.try_clone().unwrap()), stream };
-        assert!(client.read().unwrap()["QMP"]["version"]["package"].as_str().unwrap().starts_with("snowboot "));
+        assert!(
+            client.read().unwrap()["QMP"]["version"]["package"].as_str().unwrap().starts_with("snowboot ")
+        );
         client
     }
 
@@ -93,7 +95,10 @@ fn commands_are_carried_out_and_others_are_not_found() {
     assert_eq!(client.ask(&line), json!({"return": "VM status: running\r\n"}));
     let unknown = client.execute("blockdev-add");
     assert_eq!(unknown["error"]["class"], "CommandNotFound");
-    assert!(unknown["error"]["desc"].as_str().unwrap().contains("query-status, query-version, quit"), "{unknown}");
+    assert!(
+        unknown["error"]["desc"].as_str().unwrap().contains("query-status, query-version, quit"),
+        "{unknown}"
+    );
     let names = client.execute("query-commands");
     assert!(names["return"].as_array().unwrap().contains(&json!({"name": "qmp_capabilities"})));
     assert_eq!(client.execute("query-cpus-fast")["return"].as_array().unwrap().len(), 2);

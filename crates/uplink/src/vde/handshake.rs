@@ -46,7 +46,8 @@ impl Cable {
             .map_err(|error| ("is it running? Its control socket cannot be reached", error))?;
         let (data, own) = bind(switch).map_err(|error| ("a socket cannot be made in its folder", error))?;
         let cable = Self { control, data, own };
-        let answer = cable.ask(description).map_err(|error| ("it does not answer as a switch does", error))?;
+        let answer =
+            cable.ask(description).map_err(|error| ("it does not answer as a switch does", error))?;
         cable.data.connect(&answer).map_err(|error| ("its data socket cannot be reached", error))?;
         let ready = cable.data.set_nonblocking(true).and_then(|()| cable.control.set_nonblocking(true));
         ready.map_err(|error| ("its sockets cannot be polled", error))?;
