@@ -80,6 +80,24 @@ in
     );
   };
 
+  # Only QEMU goes: the start script of a node.
+  vm =
+    let
+      test = pkgs.testers.runNixOSTest {
+        name = "vm";
+        nodes.machine = { };
+        defaults.imports = [ snowboot.nixosModules.vm ];
+        testScript = "";
+      };
+      inherit (test.nodes.machine.system.build) vm;
+    in
+    {
+      inherit (vm.meta) mainProgram;
+      inherit (vm.attributes) buildCommand;
+      machine = test.nodes.machine.snowboot.machine;
+      driver = test.driver.attributes.buildCommand;
+    };
+
   templates = lib.mapAttrs (
     name: _: outputs (snowboot.lib.runTest (../templates + "/${name}/test.nix"))
   ) (builtins.readDir ../templates);
