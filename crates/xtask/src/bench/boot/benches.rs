@@ -12,6 +12,8 @@ pub(super) const TUNED: &str = "quiet console=ttyS0 reboot=k panic=1 8250.nr_uar
 /// In seconds of real time. QEMU loses a guest now and then where it counts instructions, which would not end; such a run is
 /// made once more.
 const TIMEOUT: &str = "120";
+/// The same for several machines, which are measured without counting, and slowly where a host is busy.
+const TIMEOUT_OF_SEVERAL: &str = "600";
 /// Machines in one process.
 pub(super) const MACHINES: u32 = 8;
 
@@ -74,11 +76,9 @@ pub(super) fn plan(kernels: &Kernels, rivals: &Rivals, runs: u32) -> Vec<Bench> 
     let kernel = |file: &Path| vec!["--kernel".to_owned(), file.display().to_string()];
     let named = |name: &str, file: &Path| vec!["--kernel".to_owned(), format!("{name}={}", file.display())];
     let elf = vec!["--elf-kernel".to_owned(), kernels.unpacked.display().to_string()];
-    let runs = ["--timeout", TIMEOUT, "--runs"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain([runs.to_string()])
-        .collect::<Vec<_>>();
+    let runs_within =
+        |limit: &str| ["--timeout", limit, "--runs", &runs.to_string()].map(str::to_owned).to_vec();
+    let runs = runs_within(TIMEOUT);
     let firecracker = option("firecracker", rivals.firecracker.as_deref());
     let all = option("cloud-hypervisor", rivals.cloud_hypervisor.as_deref());
     let words = |parts: &[&[String]]| parts.concat();
@@ -125,7 +125,12 @@ pub(super) fn plan(kernels: &Kernels, rivals: &Rivals, runs: u32) -> Vec<Bench> 
         Bench {
             name: SEVERAL,
             what: "several machines in one process",
-            words: words(&[&kernel(&kernels.packed), &against(&[]), &several, &runs]),
+            words: words(&[
+                &kernel(&kernels.packed),
+                &against(&[]),
+                &several,
+                &runs_within(TIMEOUT_OF_SEVERAL),
+            ]),
         },
     ]
 }

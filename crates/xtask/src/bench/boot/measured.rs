@@ -72,11 +72,12 @@ pub(super) struct Mean {
 }
 
 impl Figures {
-    /// Reads what the benches wrote.
+    /// Reads what the benches wrote; one that did not get to its end wrote nothing.
     pub(super) fn read(benches: &[Bench], folder: &Path) -> Result<Self> {
         let mut figures = Self::default();
-        for bench in benches {
-            let file = bench.file(folder);
+        let written =
+            benches.iter().map(|bench| (bench, bench.file(folder))).filter(|(_, file)| file.exists());
+        for (bench, file) in written {
             let text =
                 fs::read(&file).with_context(|| format!("There are no results in {}", file.display()))?;
             let wrong = || format!("{} has other figures", file.display());

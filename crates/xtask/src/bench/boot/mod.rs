@@ -83,8 +83,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let benches = plan(&kernels, &rivals, args.runs);
     // Of several machines in one process none gets to its end where QEMU counts instructions.
     let (alone, together): (Vec<&Bench>, Vec<&Bench>) = benches.iter().partition(|it| it.name != SEVERAL);
-    measure(&stage, &snowboot, &alone, &folder, icount)?;
-    measure(&stage, &snowboot, &together, &folder, false)?;
+    for (benches, icount) in [(alone, icount), (together, false)] {
+        // What else was measured is told all the same.
+        if let Err(error) = measure(&stage, &snowboot, &benches, &folder, icount) {
+            eprintln!("xtask: {error:#}");
+        }
+    }
     let figures = Figures::read(&benches, &folder)?;
     let rows = targets::rows(&figures);
     let text = report::markdown(&rows, &figures, &rivals);
