@@ -161,6 +161,17 @@ with subtest("extended attributes"):
     machine.fail("getfattr -n user.colour /run/kept/f")
     machine.fail("setfattr -n trusted.colour -v blue /run/kept/f")
 
+with subtest("the host is full"):
+    free = os.statvfs(SHARED)
+    with (SHARED / "ballast").open("wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, free.f_bavail * free.f_frsize - (4 << 20))
+    said = machine.fail("dd if=/dev/zero of=/run/shared/filler bs=1M count=16 conv=fsync 2>&1")
+    assert "No space left on device" in said, said
+    os.unlink(SHARED / "ballast")
+    # What the guest could not write after that is an error of the next who syncs this file.
+    machine.succeed("rm /run/shared/filler", "dd if=/dev/zero of=/run/shared/other bs=1M count=16 conv=fsync")
+    machine.succeed("rm /run/shared/other")
+
 with subtest("after mounting it again"):
     machine.succeed("umount /run/shared", "mount -t virtiofs shared /run/shared", "test -e /run/shared/mapped")
     machine.succeed("rm -r /run/shared/*")

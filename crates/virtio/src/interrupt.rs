@@ -4,7 +4,7 @@
 //! configuration's generation. The transport fills it in as the driver writes registers; devices only ever raise. The
 //! table's lock is taken last of all, and held for a moment.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use snowboot_bus::pci::MsixTable;
@@ -30,6 +30,7 @@ struct Lines {
     queues: Vec<AtomicU16>,
     status: AtomicU8,
     generation: AtomicU8,
+    answered: AtomicU64,
 }
 
 impl Interrupt {
@@ -41,6 +42,7 @@ impl Interrupt {
             queues: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
             status: AtomicU8::new(0),
             generation: AtomicU8::new(0),
+            answered: AtomicU64::new(0),
         };
         Self { lines: Arc::new(lines) }
     }
@@ -55,6 +57,16 @@ impl Interrupt {
             // Only then is the status about queues too (4.1.4.5.1).
             self.lines.status.fetch_or(ISR_QUEUE, Ordering::Relaxed);
         }
+    }
+
+    /// Takes note of `chains` that were shown to the driver as used.
+    pub(crate) fn count(&self, chains: u16) {
+        self.lines.answered.fetch_add(chains.into(), Ordering::Relaxed);
+    }
+
+    /// How many chains the driver has been shown as used, since the device was made.
+    pub(crate) fn answered(&self) -> u64 {
+        self.lines.answered.load(Ordering::Relaxed)
     }
 
     /// Tells the driver that the configuration changed. Called after the change, before the driver can read it.

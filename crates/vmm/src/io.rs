@@ -9,6 +9,8 @@ use snowboot_virtio::transport::{Doorbell, PciTransport};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::Error;
+use crate::gathering::Gathering;
+use crate::kvm;
 
 /// Doorbells are numbered by their queue, a device's own sources from here on; no device has that many queues.
 const FIRST_SOURCE: u32 = 1 << 16;
@@ -22,7 +24,8 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over `devices` that ends when `end` becomes readable.
+    /// A loop over `devices` that ends when `end` becomes readable. A device that has it for itself lets its guest gather
+    /// requests.
     pub(crate) fn new(devices: Vec<Arc<Mutex<PciTransport>>>, end: &EventFd) -> Result<Self, Error> {
         let failed = |error: event_manager::Error| Error::Host {
             what: "set up the event loop".to_owned(),
@@ -34,9 +37,11 @@ impl EventLoop {
         let end = end.try_clone().map_err(Error::host("watch for the machine's end"))?;
         let end = End { event: end, over: Arc::clone(&over), refusal: refusal.clone() };
         manager.add_subscriber(Box::new(end));
+        let is_alone = devices.len() == 1;
         for transport in devices {
             let doorbells = transport.lock().unwrap_or_else(PoisonError::into_inner).watched_doorbells();
-            manager.add_subscriber(Box::new(DeviceEvents { transport, doorbells, refusal: refusal.clone() }));
+            let (gathering, refusal) = (is_alone.then(Gathering::new), refusal.clone());
+            manager.add_subscriber(Box::new(DeviceEvents { transport, doorbells, gathering, refusal }));
         }
         match refusal.take() {
             None => Ok(Self { manager, over }),
@@ -91,18 +96,37 @@ struct DeviceEvents {
     transport: Arc<Mutex<PciTransport>>,
     /// In the order of the queues.
     doorbells: Vec<Doorbell>,
+    /// Where nobody else's requests wait for this thread.
+    gathering: Option<Gathering>,
     refusal: Refusal,
+}
+
+impl DeviceEvents {
+    fn serve(&mut self, queue: u16) {
+        let mut transport = self.transport.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = transport.answered();
+        transport.queue_ready(queue);
+        let answered = transport.answered().wrapping_sub(before);
+        drop(transport);
+        if let Some(gathering) = &mut self.gathering {
+            let next = gathering.after(answered);
+            if next.is_patient() != gathering.is_patient() {
+                kvm::make_thread_patient(next.is_patient());
+            }
+            *gathering = next;
+        }
+    }
 }
 
 impl MutEventSubscriber for DeviceEvents {
     fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
-        let transport = || self.transport.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = events.data().checked_sub(FIRST_SOURCE) {
-            return transport().source_ready(Token(token));
+            let mut transport = self.transport.lock().unwrap_or_else(PoisonError::into_inner);
+            return transport.source_ready(Token(token));
         }
         let queue = u16::try_from(events.data()).unwrap_or(u16::MAX);
-        if let Some(doorbell) = self.doorbells.get(usize::from(queue)) {
-            transport().queue_ready(doorbell.queue);
+        if let Some(queue) = self.doorbells.get(usize::from(queue)).map(|doorbell| doorbell.queue) {
+            self.serve(queue);
         }
     }
 

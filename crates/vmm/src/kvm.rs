@@ -554,6 +554,16 @@ impl Vcpu {
     }
 }
 
+/// Whether the calling thread, when it is woken, lets others of its CPU go on (`SCHED_BATCH`). A host that refuses leaves
+/// it as it was.
+pub(crate) fn make_thread_patient(is_patient: bool) {
+    let policy = if is_patient { libc::SCHED_BATCH } else { libc::SCHED_OTHER };
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // The call itself: one C library has only a stub of it, as it is not what POSIX says of the function.
+    // SAFETY: it reads the parameters, and 0 is the calling thread.
+    let _ = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters) };
+}
+
 thread_local! {
     /// The run page's `immediate_exit` of the vCPU that this thread runs.
     static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(std::ptr::null_mut()) };

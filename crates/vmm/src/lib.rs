@@ -14,6 +14,7 @@ mod arch;
 #[doc(hidden)]
 pub mod benching;
 mod error;
+mod gathering;
 pub mod host;
 mod io;
 mod kvm;

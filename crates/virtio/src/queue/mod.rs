@@ -307,6 +307,7 @@ impl Queue {
             return Ok(());
         }
         self.signalled = new;
+        interrupt.count((new - old).0);
         // The driver looks at the used index after it has changed its mind; this is the other half (2.7.7.2).
         fence(Ordering::SeqCst);
         if self.wants_interrupt(new, old)? {

@@ -180,6 +180,12 @@ impl PciTransport {
         self.config.memory_enabled()
     }
 
+    /// How many requests the device has answered, of all its queues.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.interrupt.answered()
+    }
+
     /// A doorbell rang. Does nothing when the device is not running.
     pub fn queue_ready(&mut self, queue: u16) {
         if let Err(fault) = self.device.queue_ready(queue) {
