@@ -142,6 +142,8 @@ let
     disks = drives.disks { hasStore = isStoreADisk; };
     shares = lib.mapAttrsToList share cfg.sharedDirectories;
   }
+  # Of which NixOS makes the node's addresses. A machine that is in no test has none.
+  // lib.optionalAttrs (cfg ? test.nodeNumber) { number = cfg.test.nodeNumber; }
   // lib.optionalAttrs refuse.hasUserNetwork { user-network = userNetwork; }
   // store
   // settings.machine;

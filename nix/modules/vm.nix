@@ -11,8 +11,8 @@ let
   cfg = config.snowboot;
   hostPkgs = config.virtualisation.host.pkgs;
   name = config.system.name;
-  # Of which Ethernet addresses are made. A machine that is in no test is alone.
-  number = config.virtualisation.test.nodeNumber or 1;
+  # A machine that is in no test is alone.
+  number = cfg.machine.number or 1;
   report = import ../report.nix { inherit lib; };
 
   description = hostPkgs.writeText "${name}.json" (builtins.toJSON cfg.machine);

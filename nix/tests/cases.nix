@@ -9,6 +9,12 @@
     globalTimeout = 600;
   };
 
+  # Numbers go by the nodes' names, machines by their hosts'.
+  renamed.nodes = {
+    a.networking.hostName = "zulu";
+    b = { };
+  };
+
   networks = {
     nodes = {
       alone.virtualisation.vlans = [ ];

@@ -81,7 +81,7 @@ in
   };
   host-name.nodes = {
     a.networking.hostName = "z";
-    b = { };
+    b.networking.hostName = "z";
   };
   several.nodes = {
     a.virtualisation.tpm.enable = true;

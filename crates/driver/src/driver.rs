@@ -61,9 +61,9 @@ impl Driver {
             log: log.clone(),
             folders: folders.clone(),
         };
-        let machines: Vec<MachineHandle> = (1..=u8::MAX)
-            .zip(&manifest.machines)
-            .map(|(number, (name, node))| MachineHandle::new(name, number, node.clone(), run.clone()))
+        let machines: Vec<MachineHandle> = manifest
+            .numbered()
+            .map(|(number, name, node)| MachineHandle::new(name, number, node.clone(), run.clone()))
             .collect();
         let limit = Duration::from_secs(manifest.global_timeout);
         log.event(Event::RunBegin {
@@ -124,11 +124,11 @@ impl Driver {
         self.machines.iter().find(|machine| machine.name() == name)
     }
 
-    /// Makes one more machine, which is none of [`Self::machines`]: the test starts it itself. Its number is the next free
-    /// one. The run's end stops it, too.
+    /// Makes one more machine, which is none of [`Self::machines`]: the test starts it itself. Its number is that of its
+    /// description, or the next free one. The run's end stops it, too.
     ///
     /// # Errors
-    /// When there is a machine of that name, or there are 254 already.
+    /// When there is a machine of that name or number, or there are 254 already.
     pub fn create_machine(&self, name: &str, node: NodeConfig) -> Result<MachineHandle, Error> {
         let mut all = lock(&self.all);
         if all.iter().any(|machine| machine.name() == name) {
@@ -136,11 +136,7 @@ impl Driver {
                 "{name}: there is a machine of this name already; give another one"
             )));
         }
-        let number =
-            u8::try_from(all.len() + 1).ok().filter(|number| usize::from(*number) <= Manifest::MAX_MACHINES);
-        let number = number.ok_or_else(|| {
-            Error::setup(format!("{name}: a test has at most {} machines", Manifest::MAX_MACHINES))
-        })?;
+        let number = free_number(&all, name, node.number)?;
         let run = RunParts {
             launcher: self.launcher.clone(),
             control: self.control.clone(),
@@ -348,6 +344,25 @@ fn stop_all(machines: &Mutex<Vec<MachineHandle>>) {
             }
         }
     });
+}
+
+/// The number that a machine asks for, or without a wish the first that nobody has.
+fn free_number(machines: &[MachineHandle], name: &str, wish: Option<u8>) -> Result<u8, Error> {
+    let owner = |number: u8| machines.iter().find(|machine| machine.number() == number);
+    match wish {
+        Some(number) => match owner(number) {
+            None => Ok(number),
+            Some(other) => Err(Error::setup(format!(
+                "{name}: {} has the number {number} already; give another one, or none",
+                other.name()
+            ))),
+        },
+        None => {
+            (1..=u8::MAX).take(Manifest::MAX_MACHINES).find(|number| owner(*number).is_none()).ok_or_else(
+                || Error::setup(format!("{name}: a test has at most {} machines", Manifest::MAX_MACHINES)),
+            )
+        }
+    }
 }
 
 fn start_all(machines: &[MachineHandle]) -> Result<(), Error> {

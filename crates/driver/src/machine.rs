@@ -137,7 +137,7 @@ impl MachineHandle {
         &self.0.name
     }
 
-    /// Its node number: its place, from 1, in the sorted list of the test's machines.
+    /// Its node number ([`Manifest::numbered`](snowboot_config::Manifest::numbered)).
     #[must_use]
     pub fn number(&self) -> u8 {
         self.0.number

@@ -304,8 +304,13 @@ fn machines_made_during_the_run_end_with_it() {
     assert_eq!((extra.number(), driver.machines().len()), (2, 1));
     extra.succeed(&["true"], None).unwrap();
     assert_eq!(driver.report().machines.len(), 2);
-    let error = driver.create_machine("extra", node).unwrap_err().to_string();
+    let error = driver.create_machine("extra", node.clone()).unwrap_err().to_string();
     assert!(error.contains("extra: there is a machine of this name"), "{error}");
+    let numbered = |number| snowboot_config::NodeConfig { number: Some(number), ..node.clone() };
+    assert_eq!(driver.create_machine("far", numbered(9)).unwrap().number(), 9);
+    assert_eq!(driver.create_machine("next", node.clone()).unwrap().number(), 3);
+    let error = driver.create_machine("same", numbered(9)).unwrap_err().to_string();
+    assert!(error.contains("same: far has the number 9 already"), "{error}");
     driver.finish();
     assert!(!extra.is_booted());
     assert!(extra.start().is_err());

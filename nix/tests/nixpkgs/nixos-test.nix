@@ -11,6 +11,14 @@ let
   framework =
     modules:
     { config, ... }:
+    let
+      names = builtins.attrNames config.nodes;
+      numbers = lib.listToAttrs (
+        map (number: lib.nameValuePair (lib.elemAt names (number - 1)) number) (
+          lib.range 1 (lib.length names)
+        )
+      );
+    in
     {
       options = {
         name = mkOption { type = types.str; };
@@ -49,6 +57,12 @@ let
                   config.extraBaseModules
                   config.defaults
                   { networking.hostName = lib.mkDefault name; }
+                  {
+                    virtualisation.test = {
+                      nodeName = name;
+                      nodeNumber = numbers.${name};
+                    };
+                  }
                   { virtualisation.qemu.package = config.qemu.package; }
                 ]
                 ++ own;

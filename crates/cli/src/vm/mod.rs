@@ -51,9 +51,9 @@ pub(crate) struct Args {
     /// The machine's name
     #[arg(long)]
     name: String,
-    /// The machine's number on its VLANs, 1 to 254
+    /// The machine's number on its VLANs, 1 to 254 [default: that of its description]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u8>::new().range(1..=254))]
-    number: u8,
+    number: Option<u8>,
     #[command(flatten)]
     kvm_device: KvmDevice,
     /// Options of QEMU's, as programs append them to a start script
@@ -134,14 +134,17 @@ struct Machine {
 impl Machine {
     fn new(args: &Args, environment: Environment, arguments: &Arguments) -> Result<Self> {
         let mut node = read(&args.name, &args.config)?;
+        let number = args.number.or(node.number).with_context(|| {
+            format!("The machine has no number; give `--number N`, or `number` in {}", args.config.display())
+        })?;
         let state = environment.state()?;
         environment.apply(&args.name, &mut node, state.path())?;
         find_shares(&args.name, &mut node, state.path(), &environment.shared(state.path()))?;
         node.memory = arguments.memory.unwrap_or(node.memory);
         node.vcpus = arguments.vcpus.unwrap_or(node.vcpus);
-        let networks = Networks::connect(&args.name, args.number, &node, &environment)?;
+        let networks = Networks::connect(&args.name, number, &node, &environment)?;
         let workshop = Workshop::new(args.kvm_device.path());
-        let plan = Plan { name: args.name.clone(), number: args.number, node, workshop };
+        let plan = Plan { name: args.name.clone(), number, node, workshop };
         Ok(Self { plan, networks, _state: state })
     }
 

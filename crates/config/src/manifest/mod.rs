@@ -5,6 +5,7 @@
 
 mod disks;
 mod names;
+mod numbers;
 mod shares;
 mod store;
 mod table;
@@ -40,7 +41,7 @@ pub struct Manifest {
     pub script: Script,
     /// Seconds after which the whole run is ended.
     pub global_timeout: u64,
-    /// The machines by name. A machine's node number is its position in this (sorted) map, from 1.
+    /// The machines by name; [`Manifest::numbered`] has their node numbers.
     pub machines: BTreeMap<String, NodeConfig>,
 }
 
@@ -60,6 +61,9 @@ pub enum Script {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct NodeConfig {
+    /// Its node number, 1 to 254 and its own (NixOS: `virtualisation.test.nodeNumber`); see [`Manifest::numbered`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u8>,
     /// A NixOS toplevel folder (kernel, initrd, kernel-params, boot.json). Excludes `kernel` and `initrd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toplevel: Option<PathBuf>,
@@ -105,6 +109,7 @@ pub struct ManifestError(pub String);
 
 const MANIFEST_KEYS: &[&str] = &["name", "script", "test-script", "global-timeout", "machines"];
 const NODE_KEYS: &[&str] = &[
+    "number",
     "toplevel",
     "kernel",
     "initrd",
@@ -146,7 +151,7 @@ impl Manifest {
     /// A test of machines that were described one by one, as [`NodeConfig::parse`] gives them.
     ///
     /// # Errors
-    /// When there are too many machines, or a name cannot be a machine's.
+    /// When there are too many machines, a name cannot be a machine's, or two have the same number.
     pub fn of_machines(
         name: &str,
         script: Script,
@@ -165,6 +170,7 @@ impl Manifest {
         for machine in machines.keys() {
             names.add(machine, 0).map_err(|fault| ManifestError(fault.message))?;
         }
+        numbers::check(&machines).map_err(|(_, message)| ManifestError(message))?;
         Ok(Self { name: name.to_owned(), script, global_timeout, machines })
     }
 }
@@ -247,6 +253,10 @@ fn machines(table: &Table<'_>, folder: &Path) -> Result<BTreeMap<String, NodeCon
         names.add(key, *offset)?;
         machines.insert(key.clone(), node_config(key, node, *offset, folder)?);
     }
+    numbers::check(&machines).map_err(|(name, message)| {
+        let place = entries.iter().find(|entry| entry.key == name).map_or(0, |entry| entry.offset);
+        Fault::new(place, message)
+    })?;
     Ok(machines)
 }
 
@@ -255,6 +265,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
     let of = format!("machine `{name}`");
     let table = Table::read(node, &of, NODE_KEYS)?;
     let config = NodeConfig {
+        number: number(&table)?,
         toplevel: table.path("toplevel", folder)?,
         kernel: table.path("kernel", folder)?,
         initrds: table.paths("initrd", folder)?,
@@ -280,6 +291,12 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         (None, None, _) => Err(Fault::new(place, format!("{of} boots nothing: give `toplevel` or `kernel`"))),
         _ => Ok(config),
     }
+}
+
+fn number(table: &Table<'_>) -> Result<Option<u8>, Fault> {
+    let most = u8::try_from(Manifest::MAX_MACHINES).unwrap_or(u8::MAX);
+    let number = table.number("number", 1, most.into())?;
+    Ok(number.map(|number| u8::try_from(number).unwrap_or(most)))
 }
 
 fn profile(table: &Table<'_>) -> Result<Option<BootProfile>, Fault> {

@@ -107,7 +107,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
     assert_eq!(node_error("cores = 1\n"), "5:1: unknown key `cores` of machine `m`: did you mean `vcpus`?");
     assert_eq!(
         node_error("zzzzzzzz = 1\n"),
-        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares, pmem, store, user-network, vhost-user"
+        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are number, toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares, pmem, store, user-network, vhost-user"
     );
     assert_eq!(
         toml("name = 't'\ntestScript = ''\n").unwrap_err(),
@@ -127,6 +127,8 @@ fn wrong_values_are_named_with_their_line() {
         ("memory = true\n", "expected a number of MiB or a text such as \"2G\", found a truth value"),
         ("vcpus = 33\n", "33 is out of range: choose 1 to 32"),
         ("vcpus = 1.5\n", "expected a whole number"),
+        ("number = 0\n", "0 is out of range: choose 1 to 254"),
+        ("number = 255\n", "255 is out of range: choose 1 to 254"),
         ("vlans = [256]\n", "VLAN 256 is out of range"),
         ("vlans = 1\n", "expected a list, found a number"),
         ("cmdline = \"a\\u0000b\"\n", "NUL"),
@@ -299,4 +301,35 @@ fn machines_that_would_be_one_variable_are_refused() {
     let machines = BTreeMap::from([("a-b".to_owned(), node()), ("a_b".to_owned(), node())]);
     let error = Manifest::of_machines("test", Script::Text(String::new()), 60, machines).unwrap_err();
     assert!(error.to_string().contains("would both be `a_b`"), "{error}");
+}
+
+fn numbers(text: &str) -> Result<Vec<(u8, String)>, String> {
+    let manifest = toml(&format!("name = 't'\nscript = 's'\n{text}"))?;
+    Ok(manifest.numbered().map(|(number, name, _)| (number, name.to_owned())).collect())
+}
+
+#[test]
+fn machines_are_numbered_by_their_names_or_as_they_say() {
+    let found = numbers("[machines.b]\nkernel = 'k'\n[machines.a]\nkernel = 'k'\n").unwrap();
+    assert_eq!(found, [(1, "a".to_owned()), (2, "b".to_owned())]);
+    let found = numbers("[machines.b]\nkernel = 'k'\nnumber = 1\n[machines.a]\nkernel = 'k'\nnumber = 254\n")
+        .unwrap();
+    assert_eq!(found, [(254, "a".to_owned()), (1, "b".to_owned())]);
+}
+
+#[test]
+fn two_machines_never_have_one_number() {
+    let text = "[machines.a]\nkernel = 'k'\nnumber = 2\n[machines.b]\nkernel = 'k'\n";
+    let error = numbers(text).unwrap_err();
+    assert!(
+        error.starts_with("folder/test.toml:6:11: machines `a` and `b` would both have the number 2"),
+        "{error}"
+    );
+    let node = |name: &str| {
+        let node = NodeConfig::parse(name, Path::new("x.toml"), "kernel = 'k'\nnumber = 7\n").unwrap();
+        (name.to_owned(), node)
+    };
+    let machines = BTreeMap::from([node("a"), node("b")]);
+    let error = Manifest::of_machines("test", Script::Text(String::new()), 60, machines).unwrap_err();
+    assert!(error.to_string().contains("the number 7"), "{error}");
 }
