@@ -192,7 +192,7 @@ fn located(file: &Path, error: &Error) -> Error {
 
 fn check_node(node: &NodeConfig) -> Result<()> {
     if let Some(folder) = &node.toplevel {
-        let boot = toplevel::read(folder, None)?;
+        let boot = toplevel::read(folder, node.specialisation.as_deref(), None)?;
         readable("kernel", &boot.kernel)?;
         boot.initrds.iter().try_for_each(|initrd| readable("initrd", initrd))?;
     }

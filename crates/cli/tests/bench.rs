@@ -376,7 +376,7 @@ fn what_cannot_be_measured_is_told_before_anything_runs() {
 #[test]
 fn a_toplevel_brings_its_kernel_initrd_and_command_line() {
     let folder = bench(&[("snowboot", GOOD)]);
-    for (name, text) in [("kernel", "k"), ("initrd", "i"), ("kernel-params", "quiet")] {
+    for (name, text) in [("kernel", "k"), ("initrd", "i"), ("kernel-params", "quiet"), ("init", "")] {
         fs::create_dir_all(folder.path().join("top")).unwrap();
         fs::write(folder.path().join("top").join(name), text).unwrap();
     }

@@ -32,7 +32,7 @@ fn a_toplevel_that_is_none_says_what_is_missing() {
         &["neither boot.json nor a readable kernel-params", "is it a toplevel?"],
     );
     assert_error(&toplevel("bad"), &["bad/boot.json", "it is not a bootspec"]);
-    assert_error(&toplevel("half"), &["its kernel is neither at"]);
+    assert_error(&toplevel("half"), &["its kernel is not at"]);
 }
 
 #[test]

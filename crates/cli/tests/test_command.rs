@@ -239,8 +239,9 @@ fn files_that_the_manifest_names_have_to_be_there() {
     let project = project();
     let _socket = std::os::unix::net::UnixListener::bind(project.path().join("socket")).unwrap();
     std::fs::create_dir_all(project.path().join("top/initrd")).unwrap();
-    std::fs::write(project.path().join("top/kernel"), "").unwrap();
-    std::fs::write(project.path().join("top/kernel-params"), "").unwrap();
+    for name in ["kernel", "kernel-params", "init"] {
+        std::fs::write(project.path().join("top").join(name), "").unwrap();
+    }
     for (machine, parts) in [
         (
             "kernel = 'none'",

@@ -78,7 +78,7 @@ fn attach_store(config: &mut MachineConfig, device: StoreDevice, image: &Path) {
 fn machine_config(name: &str, number: u8, node: &NodeConfig) -> Result<MachineConfig, BoxError> {
     let boot = match (&node.toplevel, &node.kernel) {
         (Some(folder), _) => {
-            let mut boot = toplevel::read(folder, node.cmdline.as_deref())?;
+            let mut boot = toplevel::read(folder, node.specialisation.as_deref(), node.cmdline.as_deref())?;
             if let Some(profile) = node.profile {
                 boot.cmdline = profile.for_toplevel(&boot.cmdline);
             }
@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn a_toplevel_gets_only_a_profile_that_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, text) in [("kernel", "k"), ("kernel-params", "mitigations=auto loglevel=4")] {
+        for (name, text) in [("kernel", "k"), ("kernel-params", "mitigations=auto loglevel=4"), ("init", "")]
+        {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let toplevel = format!("toplevel = '{}'\ncmdline = 'x'\n", folder.path().display());

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let config = MachineConfig {
         name: "example".to_owned(),
-        boot: toplevel::read(Path::new(&folder), None)?,
+        boot: toplevel::read(Path::new(&folder), None, None)?,
         memory: MemorySize::from_mib(512)?,
         vcpus: VcpuCount::default(),
         disks: root.into_iter().collect(),

@@ -177,7 +177,7 @@ fn named_program(vmm: Vmm, path: &Path) -> Result<PathBuf> {
 fn kernels(args: &BootArgs, folder: &Path, needs_elf: bool) -> Result<Vec<Kernel>> {
     let mut kernels = Vec::new();
     if let Some(toplevel) = &args.toplevel {
-        let boot = boot_of_toplevel(toplevel, None, None)?;
+        let boot = boot_of_toplevel(toplevel, None, None, None)?;
         let Some(initrd) = boot.initrds.into_iter().next() else {
             bail!(
                 "The toplevel {} has no initrd; only one with an initrd can be measured",
@@ -268,7 +268,7 @@ fn cmdlines(args: &BootArgs) -> Vec<(Option<&str>, Option<&str>)> {
 /// The whole command line, and whether it is the VMM's usual one.
 fn cmdline(args: &BootArgs, vmm: Vmm, given: Option<&str>) -> Result<(String, bool)> {
     if let Some(toplevel) = &args.toplevel {
-        return Ok((boot_of_toplevel(toplevel, given, None)?.cmdline, false));
+        return Ok((boot_of_toplevel(toplevel, None, given, None)?.cmdline, false));
     }
     Ok(match given {
         Some(text) => (text.to_owned(), false),

@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// A NixOS toplevel: the folder that `nixos-rebuild build` links to as ./result
     #[arg(value_name = "TOPLEVEL", conflicts_with = "initrd")]
     toplevel: Option<PathBuf>,
+    /// Boot this specialisation of the toplevel
+    #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
+    specialisation: Option<String>,
     /// A kernel, where there is no toplevel: a bzImage or an ELF vmlinux
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -171,7 +174,10 @@ impl Args {
 
     fn boot(&self) -> Result<BootConfig> {
         match (&self.toplevel, &self.kernel) {
-            (Some(folder), _) => boot_of_toplevel(folder, self.cmdline.as_deref(), self.profile),
+            (Some(folder), _) => {
+                let specialisation = self.specialisation.as_deref();
+                boot_of_toplevel(folder, specialisation, self.cmdline.as_deref(), self.profile)
+            }
             (None, Some(kernel)) => Ok(BootConfig {
                 kernel: kernel.clone(),
                 initrds: self.initrd.clone(),
@@ -182,13 +188,14 @@ impl Args {
     }
 }
 
-/// What a toplevel boots, with a console on ttyS0; `extra` goes after its own command line.
+/// What a toplevel or one of its specialisations boots, with a console on ttyS0; `extra` goes after its own command line.
 pub(crate) fn boot_of_toplevel(
     folder: &Path,
+    specialisation: Option<&str>,
     extra: Option<&str>,
     profile: Option<BootProfile>,
 ) -> Result<BootConfig> {
-    let mut boot = toplevel::read(folder, extra)?;
+    let mut boot = toplevel::read(folder, specialisation, extra)?;
     if let Some(profile) = profile {
         boot.cmdline = profile.for_toplevel(&boot.cmdline);
     }
@@ -242,6 +249,7 @@ mod tests {
     fn a_toplevel_keeps_its_command_line_and_gets_a_console_where_it_has_none() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("kernel"), "").unwrap();
+        std::fs::write(folder.path().join("init"), "").unwrap();
         let cmdline = |params: &str, extra: &[&str]| {
             std::fs::write(folder.path().join("kernel-params"), params).unwrap();
             let words = [&[folder.path().to_str().unwrap()], extra].concat();
@@ -262,6 +270,22 @@ mod tests {
     }
 
     #[test]
+    fn a_specialisation_of_a_toplevel_can_be_chosen() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("specialisation/debug");
+        std::fs::create_dir_all(&own).unwrap();
+        for name in ["kernel", "init", "kernel-params"] {
+            std::fs::write(own.join(name), "").unwrap();
+        }
+        let boot = |name: &str| {
+            let args = parse(&[folder.path().to_str().unwrap(), "--specialisation", name]).unwrap();
+            args.machine().map(|machine| machine.boot)
+        };
+        assert!(boot("debug").unwrap().kernel.ends_with("specialisation/debug/kernel"));
+        assert!(boot("other").unwrap_err().to_string().contains("those that it has: debug"));
+    }
+
+    #[test]
     fn the_card_of_the_user_network_is_the_first_one() {
         let words = ["--kernel", "k", "--vlan", "3", "--net", "user"];
         let nics = parse(&words).unwrap().machine().unwrap().nics;
@@ -276,6 +300,7 @@ mod tests {
             &["t", "--initrd", "i"],
             &["--initrd", "i"],
             &[],
+            &["--kernel", "k", "--specialisation", "s"],
             &["t", "--cpus", "0"],
             &["t", "--cpus", "33"],
             &["t", "--memory", "1M"],

@@ -67,6 +67,9 @@ pub struct NodeConfig {
     /// A NixOS toplevel folder (kernel, initrd, kernel-params, boot.json). Excludes `kernel` and `initrd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toplevel: Option<PathBuf>,
+    /// The toplevel's specialisation to boot (NixOS: `specialisation.NAME`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub specialisation: Option<String>,
     /// A bzImage or ELF `vmlinux`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<PathBuf>,
@@ -111,6 +114,7 @@ const MANIFEST_KEYS: &[&str] = &["name", "script", "test-script", "global-timeou
 const NODE_KEYS: &[&str] = &[
     "number",
     "toplevel",
+    "specialisation",
     "kernel",
     "initrd",
     "cmdline",
@@ -267,6 +271,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
     let config = NodeConfig {
         number: number(&table)?,
         toplevel: table.path("toplevel", folder)?,
+        specialisation: table.text("specialisation")?.map(str::to_owned),
         kernel: table.path("kernel", folder)?,
         initrds: table.paths("initrd", folder)?,
         cmdline: table.text("cmdline")?.map(str::to_owned),
@@ -281,6 +286,9 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         pmem: store::pmem(&table, &of, folder)?,
         store: store::store(&table, &of, folder)?,
     };
+    if config.specialisation.is_some() && config.toplevel.is_none() {
+        return Err(table.wrong("specialisation", "only a `toplevel` has any: name that, too"));
+    }
     match (&config.toplevel, &config.kernel, config.initrds.is_empty()) {
         (Some(_), Some(_), _) => {
             Err(table.wrong("kernel", "`toplevel` has its own kernel: keep one of the two"))

@@ -10,6 +10,7 @@ name = "ping"
 script = "ping.py"
 [machines.b]
 toplevel = "guests/b"
+specialisation = "debug"
 memory = "2G"
 vcpus = 2
 vlans = [1, 7]
@@ -49,6 +50,7 @@ fn a_manifest_has_defaults_and_paths_from_its_folder() {
     let (a, b) = (&manifest.machines["a"], &manifest.machines["b"]);
     assert_eq!((a.memory.mib(), a.vcpus.get(), a.vlans.as_slice()), (1024, 1, &[1][..]));
     assert_eq!(a.kernel.as_deref(), Some(Path::new("/boot/vmlinuz")));
+    assert_eq!((a.specialisation.as_deref(), b.specialisation.as_deref()), (None, Some("debug")));
     assert_eq!((a.profile, b.profile), (Some(BootProfile::Fast), None));
     assert_eq!((b.memory.mib(), b.vcpus.get(), b.vlans.as_slice()), (2048, 2, &[1, 7][..]));
     assert_eq!(b.disks[0].path.as_deref(), Some(Path::new("folder/guests/b/root.erofs")));
@@ -78,7 +80,7 @@ fn json_says_the_same() {
     let manifest = toml(GOOD).unwrap();
     let text = r#"{"name": "ping", "script": "ping.py", "global-timeout": null, "machines": {
         "a": {"kernel": "/boot/vmlinuz", "profile": "fast"},
-        "b": {"toplevel": "guests/b", "memory": 2048, "vcpus": 2, "vlans": [1, 7],
+        "b": {"toplevel": "guests/b", "specialisation": "debug", "memory": 2048, "vcpus": 2, "vlans": [1, 7],
               "disks": [{"path": "guests/b/root.erofs", "read-only": true, "serial": "root"}],
               "shares": [{"tag": "shared", "path": "tmp", "writable": true}]}}}"#;
     assert_eq!(json(text).unwrap(), manifest);
@@ -107,7 +109,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one() {
     assert_eq!(node_error("cores = 1\n"), "5:1: unknown key `cores` of machine `m`: did you mean `vcpus`?");
     assert_eq!(
         node_error("zzzzzzzz = 1\n"),
-        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are number, toplevel, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares, pmem, store, user-network, vhost-user"
+        "5:1: unknown key `zzzzzzzz` of machine `m`: the keys here are number, toplevel, specialisation, kernel, initrd, cmdline, profile, memory, vcpus, vlans, disks, empty-disks, shares, pmem, store, user-network, vhost-user"
     );
     assert_eq!(
         toml("name = 't'\ntestScript = ''\n").unwrap_err(),
@@ -135,6 +137,7 @@ fn wrong_values_are_named_with_their_line() {
         ("profile = 'slow'\n", "`slow` is not a boot profile: choose one of plain, standard, fast"),
         ("profile = true\n", "expected a text"),
         ("initrd = ''\n", "expected a path"),
+        ("specialisation = 'debug'\n", "only a `toplevel` has any"),
         ("disks = [{ serial = 'x' }]\n", "`path` of disk 1 of machine `m`: name the disk's image"),
         (
             "disks = [{ path = 'x', format = 'vmdk' }]\n",
