@@ -95,11 +95,10 @@ impl Environment {
 
     /// Puts into a machine's description what the environment says of it. `state` is its own folder.
     pub(super) fn apply(&self, name: &str, node: &mut NodeConfig, state: &Path) -> Result<()> {
-        if let Some(kernel) = self.get(&format!("NIXPKGS_QEMU_KERNEL_{name}")) {
+        let variable = kernel_variable(name);
+        if let Some(kernel) = self.get(&variable) {
             if node.kernel.is_none() {
-                bail!(
-                    "NIXPKGS_QEMU_KERNEL_{name} is set, and the machine has a toplevel, whose kernel it is"
-                );
+                bail!("{variable} is set, and the machine has a toplevel, whose kernel it is");
             }
             node.kernel = Some(kernel.into());
         }
@@ -153,6 +152,12 @@ impl Environment {
             );
         }
     }
+}
+
+/// As NixOS has it: a name's characters that no variable can have are `_` there.
+fn kernel_variable(name: &str) -> String {
+    let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_");
+    format!("NIXPKGS_QEMU_KERNEL_{name}")
 }
 
 fn put_at(disk: &mut DiskConfig, path: PathBuf) {
@@ -213,6 +218,7 @@ mod tests {
         let variables = [("QEMU_KERNEL_PARAMS", "b c"), ("NIXPKGS_QEMU_KERNEL_m", "/other")];
         let node = applied(r#"{"kernel": "/k", "cmdline": "a"}"#, &variables).unwrap();
         assert_eq!((node.cmdline.as_deref(), node.kernel), (Some("a b c"), Some("/other".into())));
+        assert_eq!(kernel_variable("my-web_1"), "NIXPKGS_QEMU_KERNEL_my_web_1");
         let error = applied(r#"{"toplevel": "/t"}"#, &variables).unwrap_err().to_string();
         assert!(error.contains("NIXPKGS_QEMU_KERNEL_m"), "{error}");
     }

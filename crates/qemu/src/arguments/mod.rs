@@ -123,8 +123,8 @@ impl Reader {
         }
         let wrong = |why: String| Wrong(format!("`-{name} {text}` cannot be honoured: {why}"));
         match name {
-            "qmp" => self.found.qmp.push(value::server(text).map_err(wrong)?),
-            "monitor" => self.found.monitors.push(value::client(text).map_err(wrong)?),
+            "qmp" => add(&mut self.found.qmp, value::server(text).map_err(wrong)?),
+            "monitor" => add(&mut self.found.monitors, value::client(text).map_err(wrong)?),
             "chardev" => self.character_device(text).map_err(wrong)?,
             "device" => self.device(text).map_err(wrong)?,
             "m" => self.found.memory = Some(value::memory(text).map_err(wrong)?),
@@ -203,6 +203,13 @@ impl Reader {
             return Err(Wrong(format!("`-chardev socket,id={id}` is of no device; leave it out")));
         }
         Ok(self.found)
+    }
+}
+
+/// A start script may have its options twice, from the environment and as its arguments: the same socket is one.
+fn add(paths: &mut Vec<PathBuf>, path: PathBuf) {
+    if !paths.contains(&path) {
+        paths.push(path);
     }
 }
 

@@ -26,6 +26,22 @@ fn what_the_test_driver_appends_is_understood() {
 }
 
 #[test]
+fn options_that_come_twice_are_the_same_ones() {
+    let once = parse(UPSTREAM).unwrap();
+    assert_eq!(parse(&format!("{UPSTREAM} {UPSTREAM}")), Ok(once));
+    let two = parse("-qmp unix:/a,server=on,wait=off -qmp unix:/b,server=on,wait=off").unwrap();
+    assert_eq!(two.qmp, [Path::new("/a"), Path::new("/b")]);
+}
+
+#[test]
+fn a_driver_may_leave_most_of_it_out() {
+    // As a machine that may reboot has it in some versions: without QMP, and with a monitor beside its own folder.
+    let found = parse("-monitor unix:./monitor -nographic").unwrap();
+    assert_eq!((found.monitors.as_slice(), found.console), ([PathBuf::from("./monitor")].as_slice(), None));
+    assert!(found.qmp.is_empty() && !found.no_reboot);
+}
+
+#[test]
 fn the_ssh_backdoor_is_warned_about() {
     let backdoor =
         "-chardev socket,id=vsock,reconnect=0,path=/s/vsock -device vhost-user-vsock-pci,chardev=vsock";

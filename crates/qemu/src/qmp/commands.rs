@@ -190,3 +190,64 @@ fn monitor_command(arguments: &Arguments, control: &dyn Control) -> Result<Value
     let said = hmp::carry_out(line, control).unwrap_or_else(|refusal| format!("Error: {refusal}"));
     Ok(Value::String(said.lines().map(|line| format!("{line}\r\n")).collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::Recorder;
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,20}".prop_map(Value::from),
+            Just(Value::from("virtio-net-pci.1")),
+            Just(Value::from("info network")),
+        ];
+        leaf.prop_recursive(3, 20, 5, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..5).prop_map(Value::from),
+                btree_map("name|up|command-line|[a-z]{0,6}", inner, 0..5)
+                    .prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    /// Commands that there are, and others.
+    fn name() -> impl Strategy<Value = Value> {
+        let known: Vec<_> = COMMANDS.iter().map(|(name, _)| Value::from(*name)).collect();
+        prop_oneof![4 => proptest::sample::select(known), 1 => json_value()]
+    }
+
+    proptest! {
+        #[test]
+        fn every_request_has_one_answer_with_its_id(name in name(), arguments in json_value(), id in json_value()) {
+            let text = json!({"execute": name, "arguments": arguments, "id": id}).to_string();
+            if let Ok(request) = Request::parse(text.as_bytes()) {
+                let reply = request.answer(&mut true, &Recorder::default());
+                prop_assert_eq!(&reply["id"], &serde_json::from_str::<Value>(&text).unwrap()["id"]);
+                prop_assert!(reply.get("return").is_some() != reply["error"]["class"].is_string(), "{}", reply);
+            }
+        }
+
+        #[test]
+        fn no_command_is_carried_out_before_the_session_begins(name in name(), arguments in json_value()) {
+            let text = json!({"execute": name, "arguments": arguments}).to_string();
+            if let Ok(request) = Request::parse(text.as_bytes()) {
+                let recorder = Recorder::default();
+                let reply = request.answer(&mut false, &recorder);
+                prop_assert!(reply["error"]["class"] == "CommandNotFound" && recorder.done().is_empty(), "{}", reply);
+            }
+        }
+
+        #[test]
+        fn whatever_comes_is_a_request_or_refused(text in vec(any::<u8>(), 0..300)) {
+            let _ = Request::parse(&text);
+        }
+    }
+}
