@@ -41,6 +41,37 @@ let
     "-smbios type=11,value=io\\.systemd\\.credential.*"
     "-fw_cfg name=opt/io\\.systemd\\.credentials/.*"
   ];
+  # Shares of NixOS since autumn 2026 are served by processes that have all of the guest's memory. Here nobody else serves them.
+  sharedMemory = [
+    "-object memory-backend-memfd,id=[^,]+,size=[0-9]+[KMG]?,share=on"
+    "-machine memory-backend=[^,]+"
+    "-numa node,memdev=[^,]+"
+  ];
+  ofShare =
+    text:
+    let
+      tag = builtins.match "-device vhost-user-fs-pci,(.*,)?tag=([^,]+)(,.*)?" text;
+    in
+    tag != null && lib.elem (lib.elemAt tag 1) (lib.attrNames cfg.sharedDirectories);
+  # The character devices of those.
+  shareSockets = map (
+    text:
+    let
+      found = builtins.match ".*[,]chardev=([^,]+).*" text;
+    in
+    if found == null then "" else lib.head found
+  ) (lib.filter ofShare joined);
+  isShareSocket =
+    text:
+    let
+      id = builtins.match "-chardev socket,(.*,)?id=([^,]+)(,.*)?" text;
+    in
+    id != null && lib.elem (lib.elemAt id 1) shareSockets;
+  isShared =
+    text:
+    ofShare text
+    || isShareSocket text
+    || (cfg.qemu.enableSharedMemory or false && isOurs sharedMemory text);
   trim = text: toString (builtins.match "[[:space:]]*(.*[^[:space:]])?[[:space:]]*" text);
   # A flag and its value may be two elements of the list.
   joined =
@@ -54,7 +85,7 @@ let
         if isValue then lib.init list ++ [ "${before} ${text}" ] else list ++ [ text ];
     in
     lib.foldl' step [ ] (map trim cfg.qemu.options);
-  foreign = lib.filter (text: text != "" && !(isOurs options text)) joined;
+  foreign = lib.filter (text: text != "" && !(isOurs options text || isShared text)) joined;
   isDisplay = text: builtins.match "-(vga|display|device (virtio-gpu|qxl|VGA|bochs)).*" text != null;
 
   networking = [

@@ -98,6 +98,63 @@ in
       driver = test.driver.attributes.buildCommand;
     };
 
+  # A nixpkgs of autumn 2026, with what is new in its test framework.
+  newer =
+    let
+      new = import ../.. { pkgs = import ./nixpkgs/packages.nix { isNew = true; }; };
+      test = new.lib.runTest {
+        name = "newer";
+        nodes.machine.virtualisation = {
+          credentials.token.text = "a b";
+          emptyDiskImages = [
+            {
+              size = 64;
+              driveConfig.deviceExtraOpts.serial = "data";
+            }
+          ];
+          sharedDirectories.data = {
+            source = "/srv/data";
+            target = "/data";
+            writable = false;
+          };
+        };
+        defaults.boot.kernelParams = [ "quiet" ];
+        extraBaseNodeModules.boot.kernelParams = [ "debug" ];
+        logLevel = "warning";
+        testScript = "start_all()";
+      };
+      manifest =
+        of: builtins.fromJSON (builtins.unsafeDiscardStringContext of.config.snowboot.manifest.text);
+    in
+    {
+      manifest = manifest test;
+      outputs = outputs test;
+      vm =
+        (new.lib.runTest {
+          name = "start-scripts";
+          nodes.machine.imports = [ new.nixosModules.vm ];
+          testScript = "";
+        }).nodes.machine.system.build.vm.attributes.buildCommand;
+      extended = (manifest (test.extend { modules = [ { globalTimeout = 60; } ]; })).global-timeout;
+      onOtherNixOS =
+        (manifest (test.extendNixOS { module.virtualisation.memorySize = 2048; })).machines.machine.memory;
+      overridden =
+        (test.overrideTestDerivation (own: {
+          requiredSystemFeatures = own.requiredSystemFeatures ++ [ "big" ];
+        })).requiredSystemFeatures;
+      refused =
+        (new.lib.runTest {
+          name = "newer-refused";
+          nodes.machine.virtualisation.qemu.options = [
+            "-device vhost-user-fs-pci,chardev=x,tag=unknown"
+            "-chardev socket,id=x,path=/x"
+          ];
+          containers.box = { };
+          enableDebugHook = true;
+          testScript = "";
+        }).config.snowboot.problems;
+    };
+
   templates = lib.mapAttrs (
     name: _: outputs (snowboot.lib.runTest (../templates + "/${name}/test.nix"))
   ) (builtins.readDir ../templates);

@@ -40,7 +40,7 @@ pub(crate) fn test() -> Result<()> {
 /// Compares all that is evaluated with what it has to be; the error has every difference.
 fn compare_all(nix: &Nix) -> Result<()> {
     let mut found = vec![];
-    for name in ["refused", "outputs", "templates", "vm", "otherPlatform"] {
+    for name in ["refused", "outputs", "templates", "vm", "newer", "otherPlatform"] {
         found.push((format!("{name}.json"), nix.evaluate(name)?));
     }
     let manifests = nix.evaluate("manifests")?;

@@ -1,12 +1,15 @@
-# The NixOS test framework as far as a test's evaluation goes, in the shape of NixOS 24.05.
-{ pkgs }:
+# The NixOS test framework as far as a test's evaluation goes, in the shape of NixOS 24.05, or with `isNew` of autumn 2026.
+{
+  pkgs,
+  isNew ? false,
+}:
 
 let
   inherit (pkgs) lib;
   inherit (lib) mkOption types;
   option = default: type: mkOption { inherit default type; };
 
-  node = import ./node.nix { inherit pkgs; };
+  node = import ./node.nix { inherit pkgs isNew; };
 
   framework =
     modules:
@@ -56,6 +59,8 @@ let
                   node
                   config.extraBaseModules
                   config.defaults
+                  (config.nodeDefaults or { })
+                  (config.extraBaseNodeModules or { })
                   { networking.hostName = lib.mkDefault name; }
                   {
                     virtualisation.test = {
@@ -73,6 +78,19 @@ let
         driver = mkOption { type = types.package; };
         rawTestDerivation = mkOption { type = types.package; };
         test = mkOption { type = types.package; };
+      }
+      // lib.optionalAttrs isNew {
+        containers = option { } types.attrs;
+        driverConfiguration = option { } types.raw;
+        enableDebugHook = option false types.bool;
+        extraBaseNodeModules = option { } types.deferredModule;
+        logLevel = option "info" types.str;
+        nodeDefaults = option { } types.deferredModule;
+        rawTestDerivationArg = mkOption { type = types.raw; };
+        requiredFeatures = option { } types.attrs;
+        sshBackdoor.enable = option config.enableDebugHook types.bool;
+      }
+      // {
         interactive = mkOption {
           default = { };
           type = types.evaluated (_: own: evaluate (modules ++ own));
@@ -82,7 +100,9 @@ let
       config = {
         defaults = { };
         driver = pkgs.runCommand "nixos-test-driver-${config.name}" { } "the driver of NixOS";
-        rawTestDerivation = pkgs.stdenv.mkDerivation { name = "vm-test-run-${config.name}"; };
+        rawTestDerivation = pkgs.stdenv.mkDerivation (
+          if isNew then config.rawTestDerivationArg { } else { name = "vm-test-run-${config.name}"; }
+        );
         # What is beside the derivation can be looked at without making it.
         test = config.passthru // {
           type = "derivation";
@@ -102,7 +122,31 @@ let
           inherit (config) driver nodes;
           inherit config;
           driverInteractive = config.interactive.driver;
+        }
+        // lib.optionalAttrs isNew {
+          extend = extra: (evaluate (modules ++ extra.modules)).test;
+          extendNixOS = extra: (evaluate (modules ++ [ { extraBaseModules = extra.module; } ])).test;
+          overrideTestDerivation =
+            change:
+            (evaluate (
+              modules
+              ++ [
+                {
+                  rawTestDerivationArg = lib.mkForce (
+                    final:
+                    let
+                      own = config.rawTestDerivationArg final;
+                    in
+                    own // change own
+                  );
+                }
+              ]
+            )).test;
         };
+      }
+      // lib.optionalAttrs isNew {
+        rawTestDerivationArg = _: { name = "vm-test-run-${config.name}"; };
+        nodeDefaults.virtualisation.qemu.enableSharedMemory = lib.mkDefault true;
       };
     };
 

@@ -1,6 +1,9 @@
 # A NixOS configuration as far as its virtual machine goes, in the shape of NixOS 24.05 (`virtualisation.*` of its module for
-# QEMU, and what the test framework's network module adds).
-{ pkgs }:
+# QEMU, and what the test framework's network module adds), or with `isNew` of autumn 2026.
+{
+  pkgs,
+  isNew ? false,
+}:
 
 { config, lib, ... }:
 let
@@ -59,6 +62,10 @@ in
         networkingOptions = option [ ] (types.listOf types.str);
         options = option [ ] (types.listOf types.str);
         package = option pkgs.qemu_test types.package;
+      }
+      // lib.optionalAttrs isNew {
+        enableSharedMemory = option false types.bool;
+        forceAccel = option true types.bool;
       };
     };
   };
@@ -82,8 +89,9 @@ in
         (lib.mkIf cfg.mountHostNixStore {
           nix-store = {
             source = "/nix/store";
-            target = "/nix/store";
-          };
+            target = if isNew then "/nix/.ro-store" else "/nix/store";
+          }
+          // lib.optionalAttrs isNew { writable = false; };
         })
         {
           xchg = {
@@ -110,8 +118,8 @@ in
               (if tag == "nix-store" && cfg.writableStore then "/nix/.ro-store" else share.target)
               {
                 device = tag;
-                fsType = "9p";
-                options = [ "trans=virtio" ];
+                fsType = if isNew then "virtiofs" else "9p";
+                options = if isNew then [ ] else [ "trans=virtio" ];
               }
           ) cfg.sharedDirectories
         ))
@@ -128,6 +136,16 @@ in
           "-kernel \${NIXPKGS_QEMU_KERNEL_machine:-${config.system.build.toplevel}/kernel}"
           "-append \"$(cat ${config.system.build.toplevel}/kernel-params) init=${config.system.build.toplevel}/init\""
         ]
+        ++ lib.optionals (isNew && cfg.qemu.enableSharedMemory) [
+          "-object memory-backend-memfd,id=mem,size=${toString cfg.memorySize}M,share=on"
+          "-machine memory-backend=mem"
+        ]
+        ++ lib.optionals isNew (
+          lib.concatMap (tag: [
+            "-chardev socket,id=fs-${tag},path=\"$TMPDIR\"/${tag}.sock"
+            "-device vhost-user-fs-pci,chardev=fs-${tag},tag=${tag}"
+          ]) (lib.attrNames cfg.sharedDirectories)
+        )
         ++ lib.concatMap (number: flagsOf number (lib.elemAt vlans (number - 1))) numbers;
         drives = lib.mkMerge [
           (lib.mkIf (cfg.diskImage != null) [
@@ -155,7 +173,7 @@ in
           (map (number: {
             file = "$(pwd)/empty${toString number}.qcow2";
             driveExtraOpts.werror = "report";
-            deviceExtraOpts = { };
+            deviceExtraOpts = (lib.elemAt cfg.emptyDiskImages number).driveConfig.deviceExtraOpts or { };
           }) (lib.range 0 (lib.length cfg.emptyDiskImages - 1)))
         ];
       };

@@ -125,7 +125,10 @@ let
             );
         };
       };
-      testers.runNixOSTest = import ./nixos-test.nix { inherit pkgs; };
+      testers.runNixOSTest = import ./nixos-test.nix {
+        inherit pkgs;
+        isNew = arguments.isNew or false;
+      };
     };
 in
 pkgs
