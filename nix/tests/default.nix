@@ -68,6 +68,16 @@ in
         interactive.nodes.extra = { };
       }
     );
+    overlay = outputs (
+      let
+        final = pkgs // import ../overlay.nix final pkgs;
+      in
+      final.testers.runSnowbootTest {
+        name = "overlay";
+        nodes.machine = { };
+        testScript = "";
+      }
+    );
     legacy = outputs (
       snowboot.lib.makeTest (
         { pkgs, ... }:
