@@ -64,16 +64,20 @@ class Qmp:
 
 
 class Machine:
-    def __init__(self, program: str, name: str, number: int, folder: Path, vlan: Path, config: dict) -> None:
+    def __init__(self, script: str, name: str, folder: Path, vlan: Path) -> None:
         self.name = name
         self.state = folder / f"vm-state-{name}"
         self.state.mkdir(mode=0o700)
         self.vlan = vlan
+        self.script = script
+        self.console = b""
+
+    @classmethod
+    def described(cls, program: str, name: str, number: int, folder: Path, vlan: Path, config: dict) -> Machine:
         file = folder / f"{name}.json"
         file.write_text(json.dumps(config))
         words = [program, "vm", "--config", str(file), "--name", name, "--number", str(number)]
-        self.script = "exec " + shlex.join(words)
-        self.console = b""
+        return cls("exec " + shlex.join(words), name, folder, vlan)
 
     def start(self, allow_reboot: bool = False) -> None:
         print(f"{self.name}: start", flush=True)
@@ -221,7 +225,7 @@ def main() -> None:
         switch = vde_switch(folder / "vde1.ctl")
         names = ["machine1", "machine2"]
         machines = [
-            Machine(program, name, number, folder, folder / "vde1.ctl", config(guests / name))
+            Machine.described(program, name, number, folder, folder / "vde1.ctl", config(guests / name))
             for number, name in enumerate(names, 1)
         ]
         try:

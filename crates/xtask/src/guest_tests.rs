@@ -5,6 +5,7 @@ mod disks;
 mod nix;
 mod nixpkgs;
 mod shared_root;
+mod stage_1;
 mod store;
 
 use std::fs::{self, File};
@@ -43,6 +44,7 @@ const EVERY_RUN: &[&str] = &[
     "nginx",
     "firewall",
     "switch-root",
+    stage_1::NAME,
     TERMINAL,
     RUST,
     "ping-small",
@@ -158,13 +160,14 @@ enum Test {
     Case(&'static Case),
     Terminal,
     StartScript,
+    Stage1,
     Rust,
     Nix,
 }
 
 fn every_test() -> impl Iterator<Item = Test> {
     let cases = CASES.iter().chain(nixpkgs::CASES).map(Test::Case);
-    cases.chain([Test::Terminal, Test::StartScript, Test::Rust, Test::Nix])
+    cases.chain([Test::Terminal, Test::StartScript, Test::Stage1, Test::Rust, Test::Nix])
 }
 
 impl Test {
@@ -173,6 +176,7 @@ impl Test {
             Self::Case(case) => case.name,
             Self::Terminal => TERMINAL,
             Self::StartScript => START_SCRIPT,
+            Self::Stage1 => stage_1::NAME,
             Self::Rust => RUST,
             Self::Nix => nix::NAME,
         }
@@ -183,6 +187,7 @@ impl Test {
             Self::Case(case) => case.job(built),
             Self::Terminal => terminal_job(built),
             Self::StartScript => start_script_job(built),
+            Self::Stage1 => stage_1::job(built),
             Self::Rust => rust_job(),
             Self::Nix => nix::job(built),
         }

@@ -80,12 +80,12 @@ impl Archive {
         self.put(Builder::new(path).mode(CHARACTERS).rdev_major(major).rdev_minor(minor), &[])
     }
 
-    fn program(&mut self, path: &str, content: &[u8]) -> Result<()> {
+    pub(super) fn program(&mut self, path: &str, content: &[u8]) -> Result<()> {
         self.parents(path)?;
         self.member(path, PROGRAM, content)
     }
 
-    fn folder(&mut self, path: &str) -> Result<()> {
+    pub(super) fn folder(&mut self, path: &str) -> Result<()> {
         self.parents(path)?;
         if self.folders.iter().any(|it| it == path) {
             return Ok(());
@@ -101,7 +101,7 @@ impl Archive {
         }
     }
 
-    fn busybox(&mut self) -> Result<()> {
+    pub(super) fn busybox(&mut self) -> Result<()> {
         let busybox = "/bin/busybox";
         let content = fs::read(busybox).with_context(|| format!("Cannot read {busybox}"))?;
         self.program("bin/busybox", &content)
@@ -195,7 +195,7 @@ pub(crate) fn whole(kernel_tree: &Path, init: &str, modules: &[&str], programs: 
 }
 
 /// The shared libraries that a program of the host needs, and what loads them.
-fn libraries(program: &str) -> Result<Vec<String>> {
+pub(super) fn libraries(program: &str) -> Result<Vec<String>> {
     let output = std::process::Command::new("ldd").arg(program).output().context("Cannot run ldd")?;
     let text = String::from_utf8_lossy(&output.stdout);
     // `name => /path (address)`, or `/path (address)`.
@@ -203,7 +203,7 @@ fn libraries(program: &str) -> Result<Vec<String>> {
     Ok(paths.map(str::to_owned).collect())
 }
 
-fn modules_folder(kernel_tree: &Path) -> Result<PathBuf> {
+pub(super) fn modules_folder(kernel_tree: &Path) -> Result<PathBuf> {
     let folder = kernel_tree.join("lib/modules");
     let mut releases = fs::read_dir(&folder).with_context(|| format!("Cannot list {}", folder.display()))?;
     let release = releases.next().with_context(|| format!("{} is empty", folder.display()))??;
@@ -211,7 +211,7 @@ fn modules_folder(kernel_tree: &Path) -> Result<PathBuf> {
 }
 
 /// Debian's kernel packages come without `modules.dep`; depmod writes it, here to its standard output.
-fn made_dependencies(kernel_tree: &Path, modules: &Path) -> Result<String> {
+pub(super) fn made_dependencies(kernel_tree: &Path, modules: &Path) -> Result<String> {
     let release = modules.file_name().context("A kernel's module folder has no name")?;
     let output = std::process::Command::new("depmod")
         .args(["--dry-run", "--basedir"])
@@ -225,7 +225,7 @@ fn made_dependencies(kernel_tree: &Path, modules: &Path) -> Result<String> {
 }
 
 /// The files of `wanted` and all that they need, each after what it needs. `dependencies` is a `modules.dep`.
-fn load_order(dependencies: &str, wanted: &[&str]) -> Vec<String> {
+pub(super) fn load_order(dependencies: &str, wanted: &[&str]) -> Vec<String> {
     let mut table: BTreeMap<String, (&str, Vec<&str>)> = BTreeMap::new();
     for line in dependencies.lines() {
         if let Some((path, needs)) = line.split_once(':') {

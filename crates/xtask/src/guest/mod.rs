@@ -5,6 +5,7 @@
 //! Everything is kept in the chores' cache, keyed by what it is made of, and put there by a rename.
 
 mod initrd;
+pub(crate) mod nixos;
 mod node;
 mod root;
 

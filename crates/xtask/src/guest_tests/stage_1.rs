@@ -1,0 +1,73 @@
+//! A machine whose system is in a store as Nix leaves it, and whose stage 1 finds everything by itself: by `snowboot test`, and by
+//! `snowboot vm`.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::{Job, LIMIT, folder_for};
+use crate::build::Built;
+use crate::demo::lab as in_lab;
+use crate::guest::nixos;
+use crate::host::project_root;
+
+/// Its name.
+pub(super) const NAME: &str = "stage-1";
+/// The test's script, and the driver's side of `snowboot vm`.
+const BY_DRIVER: &str = "tests/guests/stage_1.py";
+const BY_START_SCRIPT: &str = "tests/guests/stage_1_vm.py";
+/// What the lab runs: `$1` is the program, `$2` the test's folder, `$3` the other side.
+const SCRIPT: &str =
+    "set -e\n\"$1\" test \"$2/test.json\" -o \"$2\"\npython3 \"$3\" \"$1\" \"$2/machine.json\"\n";
+
+pub(super) fn job(built: &Built) -> Result<Job> {
+    let folder = folder_for(NAME)?;
+    let toplevel = nixos::write_store(&folder.join("store"))?;
+    let mut machine = description(&folder, &toplevel, "virtiofs");
+    let test = serde_json::json!({
+        "name": NAME, "script": project_root().join(BY_DRIVER), "global-timeout": LIMIT, "machines": { "machine": machine },
+    });
+    write(&folder.join("test.json"), &test)?;
+    machine = description(&folder, &toplevel, "9p");
+    machine["specialisation"] = "ninep".into();
+    write(&folder.join("machine.json"), &machine)?;
+    let script = folder.join("script");
+    fs::write(&script, SCRIPT).with_context(|| format!("Cannot write {}", script.display()))?;
+    let mut command = in_lab(LIMIT)?;
+    command.env("TMPDIR", "/var/tmp");
+    command.arg("sh").arg(script).args([&built.program, &folder, &project_root().join(BY_START_SCRIPT)]);
+    Ok(Job {
+        name: NAME,
+        command,
+        status: 0,
+        said: &["subtest: what stage 1 has found", "stage 1 by snowboot vm: all is well"],
+        log: folder.join("log"),
+        state_images: Vec::new(),
+        images: None,
+    })
+}
+
+fn write(file: &Path, value: &serde_json::Value) -> Result<()> {
+    fs::write(file, value.to_string()).with_context(|| format!("Cannot write {}", file.display()))
+}
+
+/// A machine as the Nix code describes a node, with two networks besides the user's.
+fn description(folder: &Path, toplevel: &Path, protocol: &str) -> serde_json::Value {
+    serde_json::json!({
+        "toplevel": toplevel,
+        "number": 7,
+        "memory": 256,
+        "vlans": [3, 1],
+        "user-network": true,
+        "disks": [
+            { "create-mib": 64, "filesystem": "ext4", "label": "nixos", "serial": "root" },
+            { "create-mib": 16, "serial": "the-data" },
+        ],
+        "shares": [
+            { "tag": "nix-store", "path": folder.join("store"), "protocol": protocol, "writable": false },
+            { "tag": "shared", "path": "\"${SHARED_DIR:-$TMPDIR/xchg}\"", "protocol": protocol, "writable": true },
+            { "tag": "xchg", "path": "\"$TMPDIR\"/xchg", "protocol": protocol, "writable": true },
+        ],
+    })
+}
