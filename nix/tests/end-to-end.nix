@@ -1,5 +1,6 @@
 # A test that Nix evaluates, builds and runs, with machines of `cargo xtask guest` (folders in `guests`) and the program at `program`:
-# the manifest, the unpacked kernels, the driver with its checks, and the run itself are derivations. Build tools are the host's.
+# the manifest, the unpacked kernels, the driver with its checks, and the run itself are derivations (`test`), and so are the start
+# scripts of the same nodes for another driver (`vms`). Build tools are the host's.
 {
   guests,
   program,
@@ -65,6 +66,12 @@ let
         inherit name text;
         passAsFile = [ "text" ];
       } "cp $textPath $out";
+    writeScript =
+      name: text:
+      build {
+        inherit name text;
+        passAsFile = [ "text" ];
+      } "cp $textPath $out; chmod +x $out";
     closureInfo =
       { rootPaths }:
       build {
@@ -97,9 +104,9 @@ let
       copy = file: as: pkgs.runCommand as { } "mkdir $out; cp ${files}/${file} $out/${as}";
     in
     {
-      system.build = lib.mkForce {
-        kernel = copy "kernel" "bzImage";
-        toplevel = copy "kernel-params" "kernel-params";
+      system.build = {
+        kernel = lib.mkForce (copy "kernel" "bzImage");
+        toplevel = lib.mkForce (copy "kernel-params" "kernel-params");
       };
       boot.kernelParams = lib.mkForce spec.kernelParams;
       # The root image of these guests has a toplevel of its own.
@@ -112,7 +119,6 @@ let
         mountHostNixStore = false;
         directBoot.initrd = "${copy "initrd" "initrd"}/initrd";
         emptyDiskImages = [ 16 ];
-        qemu.networkingOptions = lib.mkForce [ ];
         qemu.drives = [
           {
             file = "${files}/root.erofs";
@@ -125,17 +131,50 @@ let
         ];
       };
     };
-in
-snowboot.lib.runTest {
-  name = "end-to-end";
-  # This host need not have the tools.
-  skipLint = true;
-  skipTypeCheck = true;
+
   nodes = {
-    machine1 = guest "machine1";
-    machine2 = guest "machine2";
+    machine1 = {
+      imports = [ (guest "machine1") ];
+      virtualisation.forwardPorts = [
+        {
+          from = "host";
+          proto = "tcp";
+          host = {
+            address = "127.0.0.1";
+            port = 2080;
+          };
+          guest = {
+            address = "";
+            port = 9000;
+          };
+        }
+      ];
+    };
+    machine2 = {
+      imports = [ (guest "machine2") ];
+      virtualisation.restrictNetwork = true;
+    };
   };
+
+  test = snowboot.lib.runTest {
+    name = "end-to-end";
+    # This host need not have the tools.
+    skipLint = true;
+    skipTypeCheck = true;
+    inherit nodes testScript;
+  };
+
+  ofOtherDriver = pkgs.testers.runNixOSTest {
+    name = "start-scripts";
+    defaults.imports = [ snowboot.nixosModules.vm ];
+    inherit nodes;
+    testScript = "";
+  };
+
   testScript = ''
+    import socket
+    import threading
+
     start_all()
     for machine in machines:
         machine.wait_for_unit("multi-user.target")
@@ -146,7 +185,24 @@ snowboot.lib.runTest {
         machine1.succeed("mkdir -p /tmp/of-all && mount -t 9p -o trans=virtio,version=9p2000.L shared /tmp/of-all")
         machine1.succeed("echo seen > /tmp/of-all/note")
         assert (machine1.shared_dir / "note").read_text() == "seen\n"
+    with subtest("the user network"):
+        with socket.create_server(("127.0.0.1", 0)) as service:
+            threading.Thread(target=lambda: service.accept()[0].sendall(b"hello\n"), daemon=True).start()
+            port = service.getsockname()[1]
+            for machine in machines:
+                machine.succeed("ip address add 10.0.2.15/24 dev eth0 && ip link set eth0 up")
+            machine2.fail(f"timeout 5 bash -c 'cat </dev/tcp/10.0.2.2/{port}'")
+            assert machine1.succeed(f"cat </dev/tcp/10.0.2.2/{port}") == "hello\n"
+        machine1.succeed("systemd-run sh -c 'nc -l 9000 >/tmp/forwarded'")
+        machine1.wait_until_succeeds("ss -tln | grep :9000")
+        with socket.create_connection(("127.0.0.1", 2080)) as client:
+            client.sendall(b"in\n")
+        machine1.wait_until_succeeds("grep in /tmp/forwarded", timeout=60)
     machine1.succeed("echo the guest was here > /tmp/answer")
     machine1.copy_from_machine("/tmp/answer")
   '';
+in
+{
+  inherit test;
+  vms = lib.mapAttrs (_: node: node.system.build.vm) ofOtherDriver.nodes;
 }

@@ -1,5 +1,5 @@
 //! The test that Nix itself runs: it evaluates a test of two guests, makes its manifest and its driver, and runs that one as the
-//! builder of a derivation.
+//! builder of a derivation. Then it makes a node's start script, and a driver's side of its own runs that.
 
 use std::fs;
 
@@ -19,9 +19,15 @@ nix=/var/tmp/snowboot-nix
 mkdir -p $nix
 printf 'sandbox = false\\nbuild-users-group =\\nsubstituters =\\n' > $nix/nix.conf
 export NIX_CONF_DIR=$nix NIX_STORE_DIR=$nix/store NIX_STATE_DIR=$nix/var NIX_LOG_DIR=$nix/log HOME=$nix
-out=$(nix-build nix/tests/end-to-end.nix --no-out-link --argstr guests \"$1\" --argstr program \"$2\" \
---argstr interpreter \"$SNOWBOOT_PYTHON\")
+build() {
+    nix-build nix/tests/end-to-end.nix --no-out-link --argstr guests \"$folder\" --argstr program \"$program\" \
+--argstr interpreter \"$SNOWBOOT_PYTHON\" --attr \"$1\"
+}
+folder=$1 program=$2
+out=$(build test)
 cat $out/answer
+vm=$(build vms.machine1)
+python3 tests/guests/nix_start_script.py \"$vm\"
 ";
 
 pub(super) fn job(built: &Built) -> Result<Job> {
@@ -38,7 +44,7 @@ pub(super) fn job(built: &Built) -> Result<Job> {
         name: NAME,
         command,
         status: 0,
-        said: &["the guest was here"],
+        said: &["the guest was here", "Nix's start script: all is well"],
         log: folder.join("log"),
         state_images: Vec::new(),
         images: None,
