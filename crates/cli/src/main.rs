@@ -74,7 +74,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run one machine, with its serial console on this terminal
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Run a test: its machines, networks and Python script
     Test(test::Args),
     /// Check a test without running it

@@ -19,7 +19,7 @@ fn assert_usage(words: &[&str], parts: &[&str]) {
 fn a_wrong_command_line_is_status_2_and_says_what_is_wrong() {
     assert_usage(&[], &["Usage: snowboot <COMMAND>", "doctor"]);
     assert_usage(&["rum"], &["'rum'", "'run'"]);
-    assert_usage(&["run"], &["<TOPLEVEL|--kernel <FILE>>"]);
+    assert_usage(&["run"], &["<TOPLEVEL|--toplevel <TOPLEVEL>|--kernel <FILE>>"]);
     assert_usage(&["run", "t", "--kernel", "k"], &["cannot be used with"]);
     assert_usage(&["run", "t", "--initrd", "i"], &["cannot be used with"]);
     assert_usage(&["run", "--initrd", "i"], &["required"]);

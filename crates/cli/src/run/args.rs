@@ -21,11 +21,14 @@ const NAME: &str = "guest";
 const NODE: u8 = 1;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = after_help(), group = ArgGroup::new("boot").args(["toplevel", "kernel"]).required(true))]
+#[command(after_help = after_help(), group = ArgGroup::new("boot").args(["toplevel", "toplevel_option", "kernel"]).required(true))]
 pub(crate) struct Args {
     /// A NixOS toplevel: the folder that `nixos-rebuild build` links to as ./result
     #[arg(value_name = "TOPLEVEL", conflicts_with = "initrd")]
     toplevel: Option<PathBuf>,
+    /// The same, as an option
+    #[arg(long = "toplevel", value_name = "TOPLEVEL", conflicts_with = "initrd")]
+    toplevel_option: Option<PathBuf>,
     /// Boot this specialisation of the toplevel
     #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
     specialisation: Option<String>,
@@ -173,7 +176,7 @@ impl Args {
     }
 
     fn boot(&self) -> Result<BootConfig> {
-        match (&self.toplevel, &self.kernel) {
+        match (self.toplevel.as_ref().or(self.toplevel_option.as_ref()), &self.kernel) {
             (Some(folder), _) => {
                 let specialisation = self.specialisation.as_deref();
                 boot_of_toplevel(folder, specialisation, self.cmdline.as_deref(), self.profile)
@@ -282,6 +285,8 @@ mod tests {
             args.machine().map(|machine| machine.boot)
         };
         assert!(boot("debug").unwrap().kernel.ends_with("specialisation/debug/kernel"));
+        let own = parse(&["--toplevel", own.to_str().unwrap()]).unwrap().machine().unwrap().boot;
+        assert_eq!(own.kernel, boot("debug").unwrap().kernel);
         assert!(boot("other").unwrap_err().to_string().contains("those that it has: debug"));
     }
 
@@ -301,6 +306,8 @@ mod tests {
             &["--initrd", "i"],
             &[],
             &["--kernel", "k", "--specialisation", "s"],
+            &["t", "--toplevel", "t"],
+            &["--toplevel", "t", "--kernel", "k"],
             &["t", "--cpus", "0"],
             &["t", "--cpus", "33"],
             &["t", "--memory", "1M"],
