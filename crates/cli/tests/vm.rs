@@ -32,6 +32,23 @@ fn an_option_that_cannot_be_honoured_is_a_wrong_command_line() {
 }
 
 #[test]
+fn a_machine_has_the_number_of_its_description_or_none_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("m.json");
+    let said = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        run(snowboot(["vm", "--config", config.to_str().unwrap(), "--name", "m"])
+            .env("SNOWBOOT_KVM_DEVICE", "/nonexistent"))
+    };
+    let ran = said(r#"{"kernel": "/nonexistent/kernel", "vlans": []}"#);
+    assert_error(&ran, &["The machine has no number; give `--number N`, or `number` in ", "m.json"]);
+    let ran = said(r#"{"kernel": "/nonexistent/kernel", "vlans": [], "number": 255}"#);
+    assert_error(&ran, &["255 is out of range: choose 1 to 254"]);
+    let ran = said(r#"{"kernel": "/nonexistent/kernel", "vlans": [], "number": 3}"#);
+    assert_error(&ran, &["/nonexistent"]);
+}
+
+#[test]
 fn what_is_wrong_with_the_machine_is_said_after_the_sockets_are_connected() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
