@@ -3,8 +3,8 @@
 /// Counters of one port.
 ///
 /// They add up: `sent` is `forwarded` plus everything in `refused`; over all ports of a switch, `copies` is `arrived`
-/// plus `lost.full` plus `lost.link_down`; `arrived` is `received` plus `lost.flushed` plus `lost.unfinished` plus what
-/// still waits.
+/// plus `lost.full` plus `lost.link_down`, without faults; `arrived` is `received` plus `lost.flushed` plus `lost.unfinished` plus what
+/// still waits. With faults `copies` plus `added` is that plus `lost.faults` plus what is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames that the owner handed in and the switch took.
@@ -25,6 +25,8 @@ pub struct Counters {
     pub received_bytes: u64,
     /// Frames that came out of cutting others.
     pub segments: u64,
+    /// Frames for the owner that faults have made of others: duplicates, and the packets of frames that were cut (but one).
+    pub added: u64,
     /// Frames from the owner that went nowhere.
     pub refused: Refused,
     /// Frames for the owner that it did not get.
@@ -65,12 +67,17 @@ pub struct Lost {
     /// Queued, but the owner takes only packets that are cut, and the switch cannot cut this one: TCP or UDP behind an IPv6
     /// routing header that is in use, or behind more than 512 bytes of headers.
     pub unfinished: u64,
+    /// Taken by a fault: a cut or a partition, a loss, a queue that was full, or a frame of several packets that could not be
+    /// cut into them.
+    pub faults: u64,
 }
 
 impl Lost {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.full.saturating_add(self.link_down).saturating_add(self.flushed).saturating_add(self.unfinished)
+        [self.full, self.link_down, self.flushed, self.unfinished, self.faults]
+            .into_iter()
+            .fold(0, u64::saturating_add)
     }
 }

@@ -30,6 +30,7 @@
 
 mod checksum;
 mod counters;
+mod faults;
 mod finish;
 mod frame;
 pub mod gateway;
@@ -44,6 +45,7 @@ mod table;
 mod tests;
 
 pub use counters::{Counters, Lost, Refused};
+pub use faults::{Burst, Flap, Impairment, LONGEST, LONGEST_QUEUE, SLOWEST, Spread, WrongImpairment};
 pub use frame::{Accepts, Checksum, Frame, Offload, Segmentation, SegmentationKind};
 pub use port::{Full, Port, Waker};
 pub use switch::{Limits, Switch};

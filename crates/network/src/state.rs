@@ -2,15 +2,20 @@
 //!
 //! It calls nobody: wakers are collected, and called by the port's methods after unlocking.
 
+mod passage;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::faults::Faults;
 use crate::frame::{Accepts, Frame};
 use crate::inbox::{Audience, Inbox, Room};
 use crate::switch::Wakes;
 use crate::table::{Station, Table};
 use crate::{Counters, Full, Limits, Waker};
+
+pub(crate) use passage::Way;
 
 /// Names a port for as long as the switch lives: never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +35,10 @@ pub(crate) struct State {
     next: u64,
     ports: BTreeMap<PortId, Member>,
     table: Table,
+    /// Whatever is between ports, if anything is.
+    faults: Option<Box<Faults>>,
+    /// Who is told when frames under way are to arrive earlier than any before.
+    timer: Option<Waker>,
 }
 
 /// The switch's side of a port.
@@ -56,7 +65,8 @@ enum Route {
 
 impl State {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, next: 0, ports: BTreeMap::new(), table: Table::default() }
+        let (ports, table) = (BTreeMap::new(), Table::default());
+        Self { limits, next: 0, ports, table, faults: None, timer: None }
     }
 
     pub(crate) fn attach(&mut self, name: &str) -> PortId {
@@ -77,6 +87,7 @@ impl State {
 
     /// Removes a port: nobody waits for it, it waits for nobody, and its addresses are unknown.
     pub(crate) fn detach(&mut self, id: PortId, wakes: &mut Wakes) {
+        self.ground(id);
         let Some(mut member) = self.ports.remove(&id) else { return };
         self.table.forget(id);
         for other in self.ports.values_mut() {
@@ -181,6 +192,9 @@ impl State {
             Admission::Frame { frame, to, from } => (frame, to, from),
         };
         self.table.learn(from, id, now, self.limits.learned);
+        if self.faults.is_some() {
+            self.land(now, wakes);
+        }
         let length = frame.bytes.len();
         let route = self.route(id, to, now);
         if let Some(retry_at) = self.must_wait(id, &route, length, now, wakes) {
@@ -191,8 +205,8 @@ impl State {
         }
         let copies = match route {
             Route::Nowhere => 0,
-            Route::One(receiver) => self.unicast(receiver, frame, wakes),
-            Route::Flood { only } => self.flood(id, only, &frame, wakes),
+            Route::One(to) => self.unicast(Way { from: id, to }, frame, now, wakes),
+            Route::Flood { only } => self.flood(id, only, &frame, now, wakes),
         };
         if let Some(Member { counters, .. }) = self.ports.get_mut(&id) {
             count(&mut counters.sent, 1);
@@ -250,8 +264,12 @@ impl State {
         }
     }
 
-    fn unicast(&mut self, receiver: PortId, frame: Arc<Frame>, wakes: &mut Wakes) -> usize {
-        let Some(member) = self.ports.get_mut(&receiver) else { return 0 };
+    fn unicast(&mut self, way: Way, frame: Arc<Frame>, now: Duration, wakes: &mut Wakes) -> usize {
+        if self.faults.is_some() {
+            self.pass(way, frame, Audience::One, now, wakes);
+            return 1;
+        }
+        let Some(member) = self.ports.get_mut(&way.to) else { return 0 };
         if member.admits(frame.bytes.len(), Audience::One, &self.limits) {
             member.push(frame, Audience::One, wakes);
         }
@@ -263,8 +281,12 @@ impl State {
         sender: PortId,
         only: Option<PortId>,
         frame: &Arc<Frame>,
+        now: Duration,
         wakes: &mut Wakes,
     ) -> usize {
+        if self.faults.is_some() {
+            return self.flood_with_faults(sender, only, frame, now, wakes);
+        }
         let mut copies = 0;
         for (id, member) in self.ports.iter_mut().filter(|(id, _)| **id != sender) {
             copies += 1;

@@ -117,6 +117,10 @@ impl Switch {
         Port::new(Arc::clone(&self.0), id, name)
     }
 
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
+    }
+
     /// Name and counters of each attached port, in the order they were attached.
     #[must_use]
     pub fn counters(&self) -> Vec<(String, Counters)> {

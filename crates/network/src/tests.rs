@@ -1,5 +1,6 @@
 //! Tests of the switch through its public interface.
 
+mod faults;
 mod hammer;
 mod offload;
 mod patience;
@@ -66,10 +67,11 @@ fn rung(bell: &AtomicUsize) -> usize {
     bell.swap(0, Ordering::SeqCst)
 }
 
-/// What [`Counters`] promises to add up, for all ports that were ever attached, with what still waits at each.
-fn balanced(all: &[(Counters, usize)]) -> Result<(), String> {
+/// What [`Counters`] promises to add up, for all ports that were ever attached, with what still waits at each, and what is
+/// under way.
+fn balanced(all: &[(Counters, usize)], in_flight: usize) -> Result<(), String> {
     let mut copies = 0;
-    let mut settled = 0;
+    let mut settled = u64::try_from(in_flight).unwrap();
     for (counters, queued) in all {
         if counters.sent != counters.forwarded + counters.refused.total() {
             return Err(format!("sent: {counters:?}"));
@@ -78,8 +80,8 @@ fn balanced(all: &[(Counters, usize)]) -> Result<(), String> {
         if counters.arrived != gone + u64::try_from(*queued).unwrap() {
             return Err(format!("arrived, with {queued} waiting: {counters:?}"));
         }
-        copies += counters.copies;
-        settled += counters.arrived + counters.lost.full + counters.lost.link_down;
+        copies += counters.copies + counters.added;
+        settled += counters.arrived + counters.lost.full + counters.lost.link_down + counters.lost.faults;
     }
     if copies == settled { Ok(()) } else { Err(format!("{copies} copies, {settled} settled: {all:?}")) }
 }

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::{address, balanced};
 use crate::{
-    Accepts, Checksum, Counters, Frame, Full, Limits, Offload, Port, Segmentation, SegmentationKind, Switch,
+    Accepts, Burst, Checksum, Counters, Flap, Frame, Full, Impairment, Limits, Offload, Port, Segmentation,
+    SegmentationKind, Switch,
 };
 
 const PORTS: usize = 4;
@@ -29,6 +30,10 @@ enum Step {
     Accepts { port: usize, checksum: bool },
     Replug { port: usize },
     Wait { milliseconds: u64 },
+    Impair { from: usize, to: usize, impairment: Option<Impairment> },
+    Partition { apart: [bool; PORTS] },
+    Heal,
+    Advance,
 }
 
 fn offload() -> impl Strategy<Value = Offload> {
@@ -49,6 +54,48 @@ fn offload() -> impl Strategy<Value = Offload> {
         data_valid,
         segmentation,
     })
+}
+
+fn impairment() -> impl Strategy<Value = Impairment> {
+    let chance = || prop_oneof![Just(0.0), 0.0..=1.0f64];
+    let time = || prop_oneof![Just(Duration::ZERO), (1..500u64).prop_map(Duration::from_millis)];
+    let chances = (chance(), chance(), chance(), chance(), prop::option::of((chance(), chance(), chance())));
+    let times = (time(), time(), time(), prop::option::of((1..90u64, 1..90u64)));
+    let queue = (prop::option::of(1000..1_000_000u64), 0..5000usize);
+    (any::<(u64, bool)>(), chances, times, queue).prop_map(|((seed, cut), chances, times, (rate, queue))| {
+        let (loss, duplicate, corrupt, reorder, burst) = chances;
+        let (delay, jitter, reorder_by, flap) = times;
+        let flap =
+            flap.map(|(up, down)| Flap { up: Duration::from_millis(up), down: Duration::from_millis(down) });
+        let burst = burst.map(|(enter, leave, loss)| Burst { enter, leave, loss });
+        Impairment {
+            seed,
+            cut,
+            flap,
+            loss,
+            burst,
+            duplicate,
+            corrupt,
+            rate,
+            queue,
+            delay,
+            jitter,
+            reorder,
+            reorder_by,
+            ..Impairment::default()
+        }
+    })
+}
+
+fn fault() -> impl Strategy<Value = Step> {
+    let port = 0..PORTS;
+    prop_oneof![
+        3 => (port.clone(), port, prop::option::of(impairment()))
+            .prop_map(|(from, to, impairment)| Step::Impair { from, to, impairment }),
+        1 => any::<[bool; PORTS]>().prop_map(|apart| Step::Partition { apart }),
+        1 => Just(Step::Heal),
+        4 => Just(Step::Advance),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -77,13 +124,23 @@ struct Network {
     gone: Vec<(Counters, usize)>,
     /// The last number that each port had from each other.
     last: HashMap<(usize, u8), u32>,
+    /// Whether there were faults, which may change the order of frames.
+    faulty: bool,
 }
 
 impl Network {
     fn new() -> Self {
         let switch = Switch::with_limits(LIMITS);
         let ports = super::ports(&switch, PORTS);
-        Self { switch, ports, now: Duration::ZERO, sequence: 0, gone: Vec::new(), last: HashMap::new() }
+        Self {
+            switch,
+            ports,
+            now: Duration::ZERO,
+            sequence: 0,
+            gone: Vec::new(),
+            last: HashMap::new(),
+            faulty: false,
+        }
     }
 
     fn queued(&self, port: usize) -> usize {
@@ -124,10 +181,10 @@ impl Network {
         };
         let Some(mark) = frame.bytes.get(14..18) else { return Ok(()) };
         if frame.bytes[12..14] == [0x88, 0xb5] {
-            prop_assert!(usize::from(mark[0]) != port, "a frame came back to its sender");
+            prop_assert!(self.faulty || usize::from(mark[0]) != port, "a frame came back to its sender");
             let number = u32::from_be_bytes([0, mark[1], mark[2], mark[3]]);
             let last = self.last.insert((port, mark[0]), number);
-            prop_assert!(last.is_none_or(|last| last < number), "reordered or doubled");
+            prop_assert!(self.faulty || last.is_none_or(|last| last < number), "reordered or doubled");
         }
         Ok(())
     }
@@ -145,10 +202,30 @@ impl Network {
                 self.ports[port].set_accepts(Accepts { checksum, ..Accepts::default() });
             }
             Step::Replug { port } => {
+                // What is under way to a port that goes is nobody's.
+                self.switch.heal();
+                self.switch.advance(Duration::MAX);
                 self.gone.push((self.ports[port].counters(), self.queued(port)));
-                self.ports[port] = self.switch.attach("again");
+                self.ports[port] = self.switch.attach(&format!("port {port}"));
                 self.ports[port].set_ready(true);
             }
+            Step::Impair { from, to, impairment } => {
+                self.faulty = true;
+                let names = [from, to].map(|port| format!("port {port}"));
+                self.switch.impair(self.now, &names[0], &names[1], impairment).unwrap();
+            }
+            Step::Partition { apart } => {
+                self.faulty = true;
+                let group = |side| {
+                    (0..PORTS)
+                        .filter(|port| apart[*port] == side)
+                        .map(|port| format!("port {port}"))
+                        .collect()
+                };
+                self.switch.partition(&[group(false), group(true)]);
+            }
+            Step::Heal => self.switch.heal(),
+            Step::Advance => self.switch.advance(self.now),
             Step::Wait { milliseconds } => self.now += Duration::from_millis(milliseconds),
         }
         Ok(())
@@ -161,11 +238,22 @@ impl Network {
             prop_assert!(end.waiting() || self.queued(port) == 0);
             all.push((end.counters(), self.queued(port)));
         }
-        balanced(&all).map_err(TestCaseError::fail)
+        balanced(&all, self.switch.in_flight()).map_err(TestCaseError::fail)
     }
 }
 
 proptest! {
+    #[test]
+    fn with_faults_too(steps in prop::collection::vec(prop_oneof![4 => step(), 1 => fault()], 1..200)) {
+        let mut network = Network::new();
+        for step in steps {
+            network.apply(step)?;
+            network.check()?;
+        }
+        network.switch.advance(Duration::MAX);
+        prop_assert_eq!((network.switch.in_flight(), network.switch.deadline()), (0, None));
+    }
+
     #[test]
     fn whatever_happens_every_frame_is_accounted_for(steps in prop::collection::vec(step(), 1..200)) {
         let mut network = Network::new();
