@@ -28,6 +28,7 @@
 //! * No waker is called while a lock of the switch is held.
 #![forbid(unsafe_code)]
 
+mod capture;
 mod checksum;
 mod counters;
 mod faults;
@@ -44,6 +45,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use capture::{Capture, CaptureLimits, WhenFull};
 pub use counters::{Counters, Lost, Refused};
 pub use faults::{Burst, Flap, Impairment, LONGEST, LONGEST_QUEUE, SLOWEST, Spread, WrongImpairment};
 pub use frame::{Accepts, Checksum, Frame, Offload, Segmentation, SegmentationKind};

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capture::{Captures, What};
 use crate::faults::Faults;
 use crate::frame::{Accepts, Frame};
 use crate::inbox::{Audience, Inbox, Room};
@@ -39,6 +40,8 @@ pub(crate) struct State {
     faults: Option<Box<Faults>>,
     /// Who is told when frames under way are to arrive earlier than any before.
     timer: Option<Waker>,
+    /// Who keeps what passes, if anybody does.
+    pub(crate) captures: Option<Box<Captures>>,
 }
 
 /// The switch's side of a port.
@@ -66,7 +69,7 @@ enum Route {
 impl State {
     pub(crate) fn new(limits: Limits) -> Self {
         let (ports, table) = (BTreeMap::new(), Table::default());
-        Self { limits, next: 0, ports, table, faults: None, timer: None }
+        Self { limits, next: 0, ports, table, faults: None, timer: None, captures: None }
     }
 
     pub(crate) fn attach(&mut self, name: &str) -> PortId {
@@ -82,6 +85,9 @@ impl State {
             counters: Counters::default(),
         };
         self.ports.insert(id, member);
+        if let Some(captures) = &mut self.captures {
+            captures.name(id, name);
+        }
         id
     }
 
@@ -89,6 +95,9 @@ impl State {
     pub(crate) fn detach(&mut self, id: PortId, wakes: &mut Wakes) {
         self.ground(id);
         let Some(mut member) = self.ports.remove(&id) else { return };
+        if let Some(captures) = &mut self.captures {
+            captures.forget(id);
+        }
         self.table.forget(id);
         for other in self.ports.values_mut() {
             other.inbox.forget(id);
@@ -203,6 +212,9 @@ impl State {
             }
             return Err(Full { frame: Arc::unwrap_or_clone(frame), retry_at });
         }
+        if let Some(captures) = &mut self.captures {
+            captures.sent(now, id, &frame, wakes);
+        }
         let copies = match route {
             Route::Nowhere => 0,
             Route::One(to) => self.unicast(Way { from: id, to }, frame, now, wakes),
@@ -272,6 +284,8 @@ impl State {
         let Some(member) = self.ports.get_mut(&way.to) else { return 0 };
         if member.admits(frame.bytes.len(), Audience::One, &self.limits) {
             member.push(frame, Audience::One, wakes);
+        } else if let Some(captures) = &mut self.captures {
+            captures.record(now, way, &frame, member.obstacle(), wakes);
         }
         1
     }
@@ -293,6 +307,9 @@ impl State {
             let audience = if Some(*id) == only { Audience::One } else { Audience::Several };
             if member.admits(frame.bytes.len(), audience, &self.limits) {
                 member.push(Arc::clone(frame), audience, wakes);
+            } else if let Some(captures) = &mut self.captures {
+                let way = Way { from: sender, to: *id };
+                captures.record(now, way, frame, member.obstacle(), wakes);
             }
         }
         copies
@@ -325,6 +342,11 @@ impl Member {
             count(&mut lost.full, 1);
         }
         fits
+    }
+
+    /// Why it was not.
+    fn obstacle(&self) -> What {
+        if self.link { What::Full } else { What::LinkDown }
     }
 
     /// Queues a frame that was admitted; its owner is woken for the first one.

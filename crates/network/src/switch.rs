@@ -121,6 +121,10 @@ impl Switch {
         self.0.lock()
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.0)
+    }
+
     /// Name and counters of each attached port, in the order they were attached.
     #[must_use]
     pub fn counters(&self) -> Vec<(String, Counters)> {

@@ -14,21 +14,21 @@ use std::time::Duration;
 
 use crate::{Counters, Frame, Port, Switch};
 
-const START: Duration = Duration::ZERO;
-const BROADCAST: [u8; 6] = [0xff; 6];
+pub(crate) const START: Duration = Duration::ZERO;
+pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// The address of station number `last`.
-fn address(last: u8) -> [u8; 6] {
+pub(crate) fn address(last: u8) -> [u8; 6] {
     [0x52, 0x54, 0x00, 0x12, 0x01, last]
 }
 
 /// A frame of an experimental type (IEEE 802, 88b5).
-fn frame(to: [u8; 6], from: [u8; 6], payload: &[u8]) -> Frame {
+pub(crate) fn frame(to: [u8; 6], from: [u8; 6], payload: &[u8]) -> Frame {
     Frame::new([&to[..], &from, &[0x88, 0xb5], payload].concat())
 }
 
 /// `count` ready ports.
-fn ports(switch: &Switch, count: usize) -> Vec<Port> {
+pub(crate) fn ports(switch: &Switch, count: usize) -> Vec<Port> {
     let port = |number| {
         let port = switch.attach(&format!("port {number}"));
         port.set_ready(true);
@@ -38,7 +38,7 @@ fn ports(switch: &Switch, count: usize) -> Vec<Port> {
 }
 
 /// Makes the address of station `number` known behind `ports[number]`, for all of them.
-fn introduce(ports: &[Port], now: Duration) {
+pub(crate) fn introduce(ports: &[Port], now: Duration) {
     for (number, port) in ports.iter().enumerate() {
         let from = address(u8::try_from(number).unwrap());
         port.send(now, frame(BROADCAST, from, b"hello")).unwrap();
@@ -49,7 +49,7 @@ fn introduce(ports: &[Port], now: Duration) {
 }
 
 /// Everything that waits at the port.
-fn drain(port: &Port) -> Vec<Vec<u8>> {
+pub(crate) fn drain(port: &Port) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| port.receive()).map(|frame| frame.bytes).collect()
 }
 

@@ -197,10 +197,6 @@ pub(crate) enum Reason {
     Loss,
     /// There are too many frames in front of it.
     Queue,
-    /// It is of several packets, and cannot be cut into them.
-    Uncuttable,
-    /// One of its ends is no longer there.
-    Gone,
 }
 
 /// All faults of a switch.

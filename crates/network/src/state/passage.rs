@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{PortId, State, count};
+use crate::capture::{CaptureLimits, What};
 use crate::faults::{Crossing, Flight, Impairment, Reason};
 use crate::finish::{Finished, finish};
 use crate::frame::{Accepts, Frame};
@@ -83,10 +84,10 @@ impl State {
         wakes: &mut Wakes,
     ) {
         if self.is_separated(way) {
-            return self.lose(way, &frame, Reason::Cut, now);
+            return self.lose(way, &frame, Reason::Cut, now, wakes);
         }
         if !self.has_link(way) {
-            return self.arrive(way, frame, audience, wakes);
+            return self.arrive(way, frame, audience, None, now, wakes);
         }
         // Faults happen to what is on the wire: single packets, all of whose checksums are there.
         match finish(Arc::unwrap_or_clone(frame), Accepts::default()) {
@@ -97,7 +98,7 @@ impl State {
                     self.cross(way, packet, audience, now, wakes);
                 }
             }
-            None => self.lose(way, &Frame::new(Vec::new()), Reason::Uncuttable, now),
+            None => self.count_lost(way),
         }
     }
 
@@ -119,7 +120,7 @@ impl State {
         for flight in faults.air.take_of(id) {
             let length = flight.frame.bytes.len();
             self.touch_down(flight.way, length);
-            self.lose(flight.way, &flight.frame, Reason::Gone, Duration::ZERO);
+            self.count_lost(flight.way);
         }
         self.forget_idle();
     }
@@ -145,9 +146,9 @@ impl State {
         self.touch_down(way, length);
         // Who cuts a way means all that has not arrived.
         if self.is_separated(way) {
-            return self.lose(way, &flight.frame, Reason::Cut, now);
+            return self.lose(way, &flight.frame, Reason::Cut, now, wakes);
         }
-        self.arrive(way, flight.frame, flight.audience, wakes);
+        self.arrive(way, flight.frame, flight.audience, Some(flight.crossing), now, wakes);
     }
 
     /// One packet, through the faults of its way.
@@ -175,7 +176,7 @@ impl State {
     ) {
         let crossing = match fate {
             Some(Ok(crossing)) => crossing,
-            Some(Err(reason)) => return self.lose(way, &frame, reason, now),
+            Some(Err(reason)) => return self.lose(way, &frame, reason, now, wakes),
             None => return,
         };
         let frame = match crossing.flipped {
@@ -184,14 +185,14 @@ impl State {
         };
         let is_held = self.faults.as_ref().is_some_and(|faults| faults.air.is_held(way));
         if crossing.due <= now && !is_held {
-            return self.arrive(way, frame, audience, wakes);
+            return self.arrive(way, frame, audience, Some(crossing), now, wakes);
         }
         let length = frame.bytes.len();
         let has_room = self.faults.as_ref().is_some_and(|faults| faults.air.has_room(length));
         let took_off =
             self.with_link(way, |link| if has_room { link.take_off(length) } else { Err(Reason::Queue) });
         if let Some(Err(reason)) = took_off {
-            return self.lose(way, &frame, reason, now);
+            return self.lose(way, &frame, reason, now, wakes);
         }
         let Some(faults) = &mut self.faults else { return };
         let before = faults.air.deadline();
@@ -202,18 +203,47 @@ impl State {
     }
 
     /// Queues a frame for its receiver, if there is room.
-    fn arrive(&mut self, way: Way, frame: Arc<Frame>, audience: Audience, wakes: &mut Wakes) {
+    fn arrive(
+        &mut self,
+        way: Way,
+        frame: Arc<Frame>,
+        audience: Audience,
+        crossing: Option<Crossing>,
+        now: Duration,
+        wakes: &mut Wakes,
+    ) {
         let Some(member) = self.ports.get_mut(&way.to) else { return };
-        if member.admits(frame.bytes.len(), audience, &self.limits) {
+        let admitted = member.admits(frame.bytes.len(), audience, &self.limits);
+        let what = if admitted { crossing.map(What::Arrived) } else { Some(member.obstacle()) };
+        if let (Some(captures), Some(what)) = (&mut self.captures, what) {
+            captures.record(now, way, &frame, what, wakes);
+        }
+        if admitted {
             member.push(frame, audience, wakes);
         }
     }
 
-    /// Counts a frame that a fault has taken.
-    fn lose(&mut self, way: Way, _frame: &Frame, _reason: Reason, _now: Duration) {
+    fn count_lost(&mut self, way: Way) {
         if let Some(member) = self.ports.get_mut(&way.to) {
             count(&mut member.counters.lost.faults, 1);
         }
+    }
+
+    /// Counts and records a frame that a fault has taken.
+    fn lose(&mut self, way: Way, frame: &Frame, reason: Reason, now: Duration, wakes: &mut Wakes) {
+        self.count_lost(way);
+        if let Some(captures) = &mut self.captures {
+            captures.record(now, way, frame, What::Dropped(reason), wakes);
+        }
+    }
+
+    /// Begins a capture, in which each port is an interface.
+    pub(crate) fn start_capture(&mut self, limits: CaptureLimits) -> u64 {
+        let captures = self.captures.get_or_insert_default();
+        for (id, member) in &self.ports {
+            captures.name(*id, &member.name);
+        }
+        captures.start(limits)
     }
 
     fn add(&mut self, receiver: PortId, frames: usize) {
