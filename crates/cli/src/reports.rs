@@ -33,6 +33,9 @@ pub(crate) struct ReportArgs {
     /// Write NAME-console.log of every machine to the output folder
     #[arg(long)]
     console_logs: bool,
+    /// Write all frames of each VLAN to vlanN.pcapng in DIR [default: the output folder]
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
+    pcap: Option<PathBuf>,
     /// Show elapsed time where the log goes to no terminal, too
     #[arg(long)]
     log_times: bool,
@@ -57,6 +60,14 @@ impl ReportArgs {
         }
         if self.console_logs {
             command.arg("--console-logs");
+        }
+        if let Some(folder) = &self.pcap {
+            let mut option = std::ffi::OsString::from("--pcap=");
+            let folder = output.join(folder);
+            let absolute = std::path::absolute(&folder)
+                .with_context(|| format!("Cannot tell where {} is", folder.display()))?;
+            option.push(absolute);
+            command.arg(option);
         }
         if self.log_times {
             command.arg("--log-times");

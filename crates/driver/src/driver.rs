@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,8 +17,10 @@ use crate::folders::Folders;
 use crate::log::{Block, Logger};
 use crate::machine::{MachineHandle, RunParts};
 use crate::memory::{self, MemoryUse};
+use crate::networks::{Networks, Vlan};
 use crate::options::Options;
 use crate::report::Report;
+use crate::sinks::Troubles;
 use crate::vm::Launcher;
 
 /// All machines of a test. Dropping it ends them.
@@ -27,6 +30,7 @@ pub struct Driver {
     /// These and those that were made while the run was under way: all that its end has to stop.
     all: Arc<Mutex<Vec<MachineHandle>>>,
     launcher: Arc<dyn Launcher>,
+    networks: Networks,
     control: Arc<Control>,
     log: Logger,
     folders: Arc<Folders>,
@@ -74,6 +78,7 @@ impl Driver {
             name: manifest.name.clone(),
             all: Arc::new(Mutex::new(machines.clone())),
             machines,
+            networks: launcher.networks(),
             launcher,
             control,
             log,
@@ -152,6 +157,54 @@ impl Driver {
     #[must_use]
     pub fn vlans(&self) -> BTreeSet<u8> {
         self.machines.iter().flat_map(|machine| machine.node().vlans.iter().copied()).collect()
+    }
+
+    /// One of the networks between the machines, by its number. There is one for every number.
+    #[must_use]
+    pub fn vlan(&self, number: u8) -> Vlan {
+        Vlan::new(number, self.networks.clone(), self.all.clone(), self.log.clone())
+    }
+
+    /// Partitions all VLANs at the same time: [`Vlan::partition`] of each that has machines of several groups.
+    ///
+    /// # Errors
+    /// When there is no such machine, or one is named twice.
+    pub fn partition(&self, groups: &[&[&str]]) -> Result<(), Error> {
+        let all = self.all();
+        let unknown = groups.iter().copied().flatten().find(|name| all.iter().all(|it| it.name() != **name));
+        if let Some(name) = unknown {
+            return Err(Error::setup(format!("network: there is no machine {name}")));
+        }
+        for vlan in self.vlans().into_iter().map(|number| self.vlan(number)) {
+            let here = vlan.machines();
+            let is_here = |name: &&str| here.iter().any(|other| other == name);
+            let sides =
+                groups.iter().map(|group| group.iter().copied().filter(is_here).collect::<Vec<&str>>());
+            let sides: Vec<Vec<&str>> = sides.filter(|side| !side.is_empty()).collect();
+            if sides.len() > 1 {
+                vlan.partition(&sides.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away all faults of all VLANs.
+    pub fn heal(&self) {
+        self.vlans().into_iter().for_each(|number| self.vlan(number).heal());
+    }
+
+    /// Writes the last frames of each VLAN that had some, as they are always kept (256 KiB of each VLAN), to `vlanN-last.pcapng` in a
+    /// folder: for a test that has failed. Returns the files.
+    ///
+    /// # Errors
+    /// When one cannot be made.
+    pub fn save_last_frames(&self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        let troubles = Troubles::default();
+        let saved = self.networks.save(folder, &troubles)?;
+        match troubles.take().into_iter().next() {
+            Some(trouble) => Err(Error::setup(trouble)),
+            None => Ok(saved),
+        }
     }
 
     /// The run's log.
@@ -305,6 +358,9 @@ impl Driver {
         stop_all(&self.all);
         self.all().iter().for_each(MachineHandle::join_reboots);
         drop(block);
+        for error in self.networks.stop() {
+            self.log.line(Level::Error, None, error.chain());
+        }
         self.folders.remove();
         self.log.flush();
     }
@@ -329,6 +385,7 @@ impl Drop for Driver {
         self.control.end(Ended::Finished);
         stop_all(&self.all);
         self.all().iter().for_each(MachineHandle::join_reboots);
+        drop(self.networks.stop());
     }
 }
 

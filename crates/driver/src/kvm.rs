@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use snowboot_config::{NodeConfig, PortForward, UserNetworkConfig};
 use snowboot_devices::stream::{self, HostEnd};
 use snowboot_devices::warnings::Warnings;
-use snowboot_network::{Port, Switch};
+use snowboot_network::Switch;
 use snowboot_uplink::gateway::UserNetwork;
 use snowboot_vmm::{Machine, Phase, Timeline};
 
 use crate::assembly::Workshop;
 use crate::console::ConsoleWriter;
 use crate::control::lock;
+use crate::networks::{Networks, port_name};
 use crate::vm::{
     BoxError, Channel, EndCallback, Launched, Launcher, Outcome, Port as FilePort, TellTimes, Vm, VmTimes,
 };
@@ -35,7 +36,7 @@ const FILES_PORT: &str = "org.snowboot.files.0";
 #[derive(Debug)]
 pub struct KvmLauncher {
     workshop: Workshop,
-    switches: Mutex<BTreeMap<u8, Switch>>,
+    networks: Networks,
     user_networks: Mutex<BTreeMap<String, (UserNetworkConfig, Weak<UserNetwork>)>>,
 }
 
@@ -45,13 +46,9 @@ impl KvmLauncher {
     pub fn new(kvm_device: impl Into<PathBuf>) -> Self {
         Self {
             workshop: Workshop::new(kvm_device),
-            switches: Mutex::default(),
+            networks: Networks::default(),
             user_networks: Mutex::default(),
         }
-    }
-
-    fn port(&self, vlan: u8, name: &str) -> Port {
-        lock(&self.switches).entry(vlan).or_default().attach(name)
     }
 
     /// The user network of a machine. After a reset it is the same one, so that what a script forwarded stays: the VMM's former
@@ -97,14 +94,17 @@ impl Launcher for KvmLauncher {
                 builder = builder.plug(switch.attach(&format!("{name}:eth0")));
             }
             for (index, vlan) in (1..).zip(&node.vlans) {
-                let index: u32 = index;
-                builder = builder.plug(self.port(*vlan, &format!("{name}:eth{index}")));
+                builder = builder.plug(self.networks.attach(*vlan, &port_name(name, index)));
             }
             Ok(builder)
         })?;
         let times = tell_times(machine.timeline().clone(), shell_output);
         let (shell, files) = (Arc::new(HostChannel(host)), Arc::new(HostChannel(files)));
         Ok(Launched { vm: Arc::new(KvmVm { machine, network }), shell, files, times })
+    }
+
+    fn networks(&self) -> Networks {
+        self.networks.clone()
     }
 
     fn guest_resident(&self) -> Option<u64> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use snowboot_config::{NodeConfig, PortForward};
 
 use crate::console::ConsoleWriter;
+use crate::networks::Networks;
 
 /// An error of a launcher or VMM, kept whole so that its chain can be printed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -183,6 +184,11 @@ pub trait Launcher: Send + Sync {
         node: &NodeConfig,
         serial: ConsoleWriter,
     ) -> Result<Launched, BoxError>;
+
+    /// The networks that it plugs machines into. Without some of its own, machines are plugged into nothing.
+    fn networks(&self) -> Networks {
+        Networks::default()
+    }
 
     /// Resident bytes of this process that are guest memory of its machines, when the launcher can tell.
     fn guest_resident(&self) -> Option<u64> {

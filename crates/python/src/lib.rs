@@ -6,6 +6,7 @@
 
 mod errors;
 mod machine;
+mod network;
 mod reports;
 mod run;
 mod source;
@@ -19,6 +20,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<run::Driver>()?;
     module.add_class::<run::Block>()?;
     module.add_class::<machine::Machine>()?;
+    module.add_class::<network::Capture>()?;
     module.add_class::<reports::Reports>()?;
     Ok(())
 }

@@ -19,9 +19,9 @@ use crate::source::{Source, absolute};
 /// All machines of a test.
 #[pyclass(frozen, module = "snowboot._native")]
 pub(crate) struct Driver {
-    native: Arc<Native>,
+    pub(crate) native: Arc<Native>,
     manifest: Manifest,
-    run: Run,
+    pub(crate) run: Run,
 }
 
 impl Drop for Driver {

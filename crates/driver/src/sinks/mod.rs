@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 pub use consoles::{CONSOLE_FILE_CAP, Consoles};
 pub use file::Troubles;
+pub(crate) use file::WholeFile;
 pub use html::Html;
 pub use json::{JsonLog, SCHEMA};
 pub use junit::Junit;

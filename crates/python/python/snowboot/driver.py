@@ -18,7 +18,7 @@ from .machine import BaseMachine, Machine, NspawnMachine, QemuMachine
 from .polling import Poll, PollingCondition
 from .retrying import retry
 from .text import optional_text
-from .vlan import VLan
+from .vlan import Network, VLan
 
 if TYPE_CHECKING:
     from .driver_config import DriverConfig
@@ -73,7 +73,9 @@ class Driver:
         self._watched = {machine.name for machine in self.machines}
         self.variables = {native.variable: m for native, m in zip(natives, self.machines)}
         """The machines by the names that scripts have for them."""
-        self._vlans = [VLan(number) for number in self._native.vlans()]
+        self._vlans = [VLan(number, self._native, self.out_dir) for number in self._native.vlans()]
+        self.network = Network(self._vlans, self._native)
+        """All VLANs together."""
         for machine in self.machines:
             machine.callbacks.append(_weak(self.check_polling_conditions))
         self.is_limited = True
@@ -150,6 +152,15 @@ class Driver:
         """Waits for the end of all machines."""
         self._native.join_all()
         self.is_limited = False
+
+    def capture_all(self, folder: Path) -> None:
+        """Writes all frames of every VLAN to `vlanN.pcapng` in a folder, from now to the end."""
+        for vlan in self.vlans:
+            vlan.capture(folder / f"vlan{vlan.nr}.pcapng")
+
+    def save_last_frames(self) -> list[Path]:
+        """Writes the last frames of every VLAN that had some to `vlanN-last.pcapng` in `out_dir`."""
+        return self._native.save_last_frames(self.out_dir)
 
     def subtest(self, name: str) -> AbstractContextManager[None]:
         """A part of the test, a case of its own in reports."""
@@ -291,6 +302,8 @@ class Driver:
         }
         names.update({f"vlan{vlan.nr}": vlan for vlan in self.vlans})
         names.update(self.variables)
+        # Machines may have this name, as they may in tests that know nothing of it.
+        names.setdefault("network", self.network)
         if len(self.machines) == 1:
             names.setdefault("machine", self.machines[0])
         return names

@@ -169,6 +169,8 @@ class Run:
         driver.start_timer()
         driver.logger.info(f"running test {driver.name}: it ends after {driver.global_timeout} s at the latest")
         script.show_lines_of_this()
+        if self.options.pcap is not None:
+            driver.capture_all(driver.out_dir / self.options.pcap)
         if not starts_machines(script.parse(), driver.variables):
             driver.start_together()
         try:
@@ -371,11 +373,21 @@ class Run:
     def _take_down(self) -> None:
         if self.driver is None:
             return
+        if self.status and self.options.pcap is None and (self.ending is None or self.ending.kind == "GlobalTimeout"):
+            self._save_last_frames(self.driver)
         # While the machines are there: afterwards there is no memory of theirs to be told of.
         memory = self.driver.report().get("memory")
         self._log_memory(self.driver, memory)
         self.driver.finish()
         self.facts = self.driver.report() | {"memory": memory}
+
+    def _save_last_frames(self, driver: Driver) -> None:
+        try:
+            for path in driver.save_last_frames():
+                driver.logger.info(f"the last frames are in {path}")
+        except TestScriptError as error:
+            # What made the test fail is what matters.
+            driver.logger.warning(f"the last frames of the networks are lost: {error}")
 
     def _log_memory(self, driver: Driver, memory: dict[str, int] | None) -> None:
         if memory and memory["machines"]:

@@ -18,7 +18,7 @@ from snowboot.machine import Machine as Machine
 from snowboot.machine import NspawnMachine as NspawnMachine
 from snowboot.machine import QemuMachine as QemuMachine
 from snowboot.polling import Poll
-from snowboot.vlan import VLan
+from snowboot.vlan import Network, VLan
 
 debug: Debug
 """`debug.breakpoint()` stops the script for a debugger, where the run was told to allow that."""
@@ -43,6 +43,9 @@ machines_nspawn: list[NspawnMachine]
 
 vlans: list[VLan]
 """The VLANs that machines are plugged into; each is also a variable: `vlan1`."""
+
+network: Network
+"""All VLANs together: `network.partition([a, b], [c])`, `network.heal()`. A machine of this name takes its place."""
 
 def create_machine(
     start_command: str | os.PathLike[str] | Mapping[str, object],

@@ -279,6 +279,22 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "faults",
+        script: "tests/guests/faults.py",
+        kernel: Kernel::Cloud,
+        machines: &["machine1", "machine2"],
+        vcpus: 1,
+        memory: "256M",
+        data_disk: false,
+        status: 0,
+        said: &[
+            "network: vlan1.impair(\"machine1\", \"machine2\", loss=0.3, seed=7)",
+            "subtest: a partition",
+            "machine2: the machine was stopped by the driver",
+        ],
+        ..CASE
+    },
+    Case {
         name: "waits",
         script: "tests/guests/waits.py",
         kernel: Kernel::Generic,
