@@ -93,10 +93,12 @@ fn the_runner_gets_the_options_for_reports_with_absolute_paths() {
         "--xml-log",
         "/dev/null",
         "--console-logs",
+        "--pcap=frames",
         "--log-times",
     ];
     let told = told(&run(&mut test(&project, &words)));
     let [junit, html, json] = ["py/j.xml", "r.html", "log.jsonl"].map(|name| path(&project, name));
+    let frames = format!("--pcap={}", path(&project, "py/frames"));
     let expected = serde_json::json!([
         "--junit-xml",
         junit,
@@ -107,6 +109,7 @@ fn the_runner_gets_the_options_for_reports_with_absolute_paths() {
         "--xml-log",
         "/dev/null",
         "--console-logs",
+        frames,
         "--log-times",
     ]);
     let argv = told["argv"].as_array().unwrap();

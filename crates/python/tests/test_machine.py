@@ -180,7 +180,8 @@ class Runs(Scratch):
 
     def test_never_give_a_machine_a_name_that_scripts_need(self) -> None:
         names = self.driver(a="", b="").namespace()
-        for name in names.keys() - {"a", "b"}:
+        # Scripts that are older than `network` may well have a machine of that name, and keep it.
+        for name in names.keys() - {"a", "b", "network"}:
             path = self.write(manifest("", {name: ""}))
             with self.assertRaisesRegex(ManifestError, "choose another name"):
                 snowboot.Driver(path, kvm_device="fake")

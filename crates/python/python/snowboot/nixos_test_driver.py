@@ -110,7 +110,7 @@ def _for_the_runner(options: argparse.Namespace, config: driver_config.DriverCon
         manifest=config, output_directory=options.output_directory, interactive=options.interactive,
         log_level=options.log_level, quiet=False, skip_type_check=True, skip_lint=True,
         json_report=None, junit_xml=options.junit_xml, html=None, json_log=None, xml_log=None, console_logs=False,
-        log_times=False, debug_hook_attach=options.debug_hook_attach)
+        pcap=None, log_times=False, debug_hook_attach=options.debug_hook_attach)
 
 
 if __name__ == "__main__":
