@@ -28,6 +28,7 @@
 //! * No waker is called while a lock of the switch is held.
 #![forbid(unsafe_code)]
 
+mod buffers;
 mod capture;
 mod checksum;
 mod counters;
@@ -49,5 +50,5 @@ pub use capture::{Capture, CaptureLimits, WhenFull};
 pub use counters::{Counters, Lost, Refused};
 pub use faults::{Burst, Flap, Impairment, LONGEST, LONGEST_QUEUE, SLOWEST, Spread, WrongImpairment};
 pub use frame::{Accepts, Checksum, Frame, Offload, Segmentation, SegmentationKind};
-pub use port::{Full, Port, Waker};
+pub use port::{Batch, Full, Port, Waker};
 pub use switch::{Limits, Switch};

@@ -63,11 +63,23 @@ impl Port {
     /// # Errors
     /// [`Full`], with the frame: send it again later. The [`Waker`] is called when there is room.
     pub fn send(&self, now: Duration, frame: Frame) -> Result<(), Full> {
-        let admission = admit(frame);
-        let mut wakes = Wakes::default();
-        let result = self.switch.lock().send(self.id, now, admission, &mut wakes);
-        wakes.call();
-        result
+        self.batch(now).send(frame)
+    }
+
+    /// Begins to hand in several frames at time `now`. Whoever gets some of them is told once, at the end.
+    pub fn batch(&self, now: Duration) -> Batch<'_> {
+        Batch { port: self, now, wakes: Wakes::default() }
+    }
+
+    /// An empty buffer for a frame of `length` bytes: one that was given to [`Port::recycle`], if it suits.
+    #[must_use]
+    pub fn buffer(&self, length: usize) -> Vec<u8> {
+        self.switch.buffers.take(length)
+    }
+
+    /// Takes the bytes of a frame that is through, as a buffer for another one.
+    pub fn recycle(&self, bytes: Vec<u8>) {
+        self.switch.buffers.give(bytes);
     }
 
     /// The next frame for the owner, finished as far as [`Port::set_accepts`] asks. It frees room, for which senders may
@@ -170,6 +182,41 @@ impl Port {
 
     fn cutting(&self) -> MutexGuard<'_, Option<Segments>> {
         self.cutting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Frames that are handed in together; see [`Port::batch`]. Keep it no longer than that takes: nobody is woken before its end.
+#[must_use]
+pub struct Batch<'a> {
+    port: &'a Port,
+    now: Duration,
+    wakes: Wakes,
+}
+
+impl Batch<'_> {
+    /// As [`Port::send`].
+    ///
+    /// # Errors
+    /// [`Full`], with the frame. End the batch then: the receiver may not know of what it has to take.
+    pub fn send(&mut self, frame: Frame) -> Result<(), Full> {
+        let admission = admit(frame);
+        self.port.switch.lock().send(self.port.id, self.now, admission, &mut self.wakes)
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.wakes).call();
+    }
+}
+
+impl fmt::Debug for Batch<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Batch")
+            .field("port", self.port)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
     }
 }
 

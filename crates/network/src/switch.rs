@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::buffers::Buffers;
 use crate::port::Port;
 use crate::state::State;
 use crate::{Counters, Waker};
@@ -87,13 +88,16 @@ impl Default for Limits {
 #[derive(Clone)]
 pub struct Switch(Arc<Shared>);
 
-/// What ports and handles share: one lock for all of a switch.
-pub(crate) struct Shared(Mutex<State>);
+/// What ports and handles share: one lock for all of a switch, and one for its spare buffers.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub(crate) buffers: Buffers,
+}
 
 impl Shared {
     /// Takes the lock. Nothing panics while it is held, so a poisoned lock's state is as good as any.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -107,7 +111,7 @@ impl Switch {
     /// A switch without ports, with other limits.
     #[must_use]
     pub fn with_limits(limits: Limits) -> Self {
-        Self(Arc::new(Shared(Mutex::new(State::new(limits)))))
+        Self(Arc::new(Shared { state: Mutex::new(State::new(limits)), buffers: Buffers::default() }))
     }
 
     /// Adds a port, with its link up and its owner not ready. `name` is for people, and need not be unique.
@@ -145,7 +149,7 @@ impl fmt::Debug for Switch {
     }
 }
 
-/// Wakers to call once the lock is released.
+/// Wakers to call once the lock is released, each once.
 #[derive(Default)]
 pub(crate) struct Wakes {
     /// Unicast wakes one at most: no allocation for it.
@@ -155,11 +159,14 @@ pub(crate) struct Wakes {
 
 impl Wakes {
     pub(crate) fn add(&mut self, waker: Option<&Waker>) {
-        let Some(waker) = waker.cloned() else { return };
+        let Some(waker) = waker else { return };
+        if self.first.iter().chain(&self.more).any(|known| Arc::ptr_eq(known, waker)) {
+            return;
+        }
         if self.first.is_none() {
-            self.first = Some(waker);
+            self.first = Some(Arc::clone(waker));
         } else {
-            self.more.push(waker);
+            self.more.push(Arc::clone(waker));
         }
     }
 

@@ -84,7 +84,10 @@ impl Inbound {
                 delivery => delivery,
             };
             match delivery {
-                Delivery::Done => self.short_since = None,
+                Delivery::Done => {
+                    self.short_since = None;
+                    port.recycle(frame.bytes);
+                }
                 Delivery::Lost => {
                     self.short_since = None;
                     tracing::debug!(port = port.name(), "a frame is longer than the guest's buffers");

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use snowboot_network::{Frame, Full, Port};
+use snowboot_network::{Batch, Frame, Full, Port};
 use snowboot_virtio::{DescriptorChain, QueueFault, Served};
 
 use super::wire::{self, HEADER};
@@ -18,7 +18,9 @@ impl Net {
         let features = self.features();
         let now = (self.clock)();
         let Some(session) = &mut self.session else { return Ok(()) };
-        if !send(&self.port, &mut self.unsent, now, &self.retry) {
+        // Whoever gets frames is told when all are there, so that it is woken, and its guest interrupted, once.
+        let mut batch = self.port.batch(now);
+        if !send(&mut batch, &mut self.unsent, now, &self.retry) {
             return Ok(());
         }
         let Some(Some(queue)) = session.queues.get_mut(usize::from(TRANSMIT)) else { return Ok(()) };
@@ -26,8 +28,8 @@ impl Net {
             if self.unsent.is_some() {
                 return Served::PutBack(chain);
             }
-            self.unsent = take(&mut chain, features);
-            send(&self.port, &mut self.unsent, now, &self.retry);
+            self.unsent = take(&mut chain, features, &self.port);
+            send(&mut batch, &mut self.unsent, now, &self.retry);
             Served::Done(chain)
         })
     }
@@ -35,13 +37,13 @@ impl Net {
 
 /// Sends the frame, if there is one; `false` when the switch has no room, and the frame stays.
 fn send(
-    port: &Port,
+    batch: &mut Batch<'_>,
     unsent: &mut Option<Frame>,
     now: std::time::Duration,
     retry: &crate::timer::Timer,
 ) -> bool {
     let Some(frame) = unsent.take() else { return true };
-    match port.send(now, frame) {
+    match batch.send(frame) {
         Ok(()) => true,
         Err(Full { frame, retry_at }) => {
             *unsent = Some(frame);
@@ -52,7 +54,7 @@ fn send(
 }
 
 /// Copies a frame out of guest memory. A chain that holds none, or asks for what was not negotiated, is dropped.
-fn take(chain: &mut DescriptorChain, features: u64) -> Option<Frame> {
+fn take(chain: &mut DescriptorChain, features: u64, port: &Port) -> Option<Frame> {
     let mut header = [0; HEADER];
     chain.reader.read_exact(&mut header).ok()?;
     let length = chain.reader.remaining();
@@ -60,7 +62,7 @@ fn take(chain: &mut DescriptorChain, features: u64) -> Option<Frame> {
         return None;
     }
     let offload = wire::parse(header, features)?;
-    let mut bytes = vec![0; length];
-    chain.reader.read_exact(&mut bytes).ok()?;
+    let mut bytes = port.buffer(length);
+    chain.reader.append_to(&mut bytes, length).ok()?;
     Some(Frame { bytes, offload })
 }

@@ -265,3 +265,31 @@ fn a_waker_may_use_the_switch() {
     }));
     assert_eq!(drain(&receiver).len(), SMALL.queue_frames + 1);
 }
+
+#[test]
+fn who_gets_frames_of_a_batch_is_told_once_at_its_end() {
+    let (_switch, ports) = network(3);
+    let bells = [bell(&ports[1]), bell(&ports[2])];
+    let mut batch = ports[0].batch(START);
+    batch.send(frame(address(1), address(0), b"one")).unwrap();
+    assert_eq!(drain(&ports[1]).len(), 1, "whoever looks finds it");
+    batch.send(frame(address(1), address(0), b"two")).unwrap();
+    batch.send(frame(address(2), address(0), b"three")).unwrap();
+    batch.send(frame(address(2), address(0), b"four")).unwrap();
+    assert_eq!(bells.each_ref().map(|bell| rung(bell)), [0, 0]);
+    drop(batch);
+    assert_eq!(bells.each_ref().map(|bell| rung(bell)), [1, 1]);
+}
+
+#[test]
+fn a_batch_that_finds_no_room_wakes_the_receiver_when_it_ends() {
+    let (_switch, ports) = network(2);
+    let (sender, receiver) = (bell(&ports[0]), bell(&ports[1]));
+    let mut batch = ports[0].batch(START);
+    let full = (0..).find_map(|_| batch.send(frame(address(1), address(0), b"more")).err()).unwrap();
+    drop(batch);
+    assert_eq!((rung(&sender), rung(&receiver)), (0, 1));
+    assert_eq!(drain(&ports[1]).len(), SMALL.queue_frames);
+    assert_eq!(rung(&sender), 1);
+    ports[0].send(START, full.frame).unwrap();
+}

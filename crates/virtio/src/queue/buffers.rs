@@ -10,7 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use snowboot_bus::{GuestMemory, Tracker};
 use vm_memory::bitmap::{BS, Bitmap};
-use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice, WriteVolatile};
 
 /// A piece of guest memory. What is written through it is marked in the dirty bitmap.
 pub type GuestSlice<'a> = VolatileSlice<'a, BS<'a, Tracker>>;
@@ -145,6 +145,26 @@ impl Reader {
         }
         self.read_exact(value.as_mut_slice())?;
         Ok(value)
+    }
+
+    /// Appends the next `count` bytes to `bytes`. Room for them is not cleared before they are copied there.
+    ///
+    /// # Errors
+    /// When fewer remain, or memory is gone; some of them may have been appended then.
+    pub fn append_to(&mut self, bytes: &mut Vec<u8>, count: usize) -> io::Result<()> {
+        if count > self.remaining() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let before = bytes.len();
+        bytes.reserve(count);
+        for slice in self.ranges.slices(count) {
+            bytes.write_all_volatile(&slice).map_err(io::Error::other)?;
+        }
+        if bytes.len().saturating_sub(before) < count {
+            return Err(io::Error::other("guest memory is gone"));
+        }
+        self.ranges.advance(count);
+        Ok(())
     }
 
     /// Passes over up to `count` bytes and returns how many.

@@ -84,6 +84,23 @@ fn slices_are_the_memory_itself_and_are_marked_dirty() {
 }
 
 #[test]
+fn bytes_are_appended_as_they_are_or_not_at_all() {
+    let mut rig = Rig::new(0);
+    rig.ring.add(&[buffer(0x1fffc, 8, 0, 0), buffer(0x30000, 4, 0, 0)]);
+    rig.memory.write_slice(b"abcdefgh", GuestAddress(0x1fffc)).unwrap();
+    rig.memory.write_slice(b"ijkl", GuestAddress(0x30000)).unwrap();
+    let mut chain = rig.queue.pop().unwrap().unwrap();
+    assert_eq!(chain.reader.skip(1), 1);
+    let mut bytes = b"-".to_vec();
+    assert!(chain.reader.append_to(&mut bytes, 12).is_err());
+    assert_eq!((bytes.as_slice(), chain.reader.remaining()), (b"-".as_slice(), 11));
+    chain.reader.append_to(&mut bytes, 9).unwrap();
+    chain.reader.append_to(&mut bytes, 0).unwrap();
+    assert_eq!((bytes.as_slice(), chain.reader.remaining()), (b"-bcdefghij".as_slice(), 2));
+    drop(chain);
+}
+
+#[test]
 fn a_source_that_fails_first_is_an_error_and_later_an_end() {
     struct Source(Vec<std::io::Result<usize>>);
     impl Read for Source {
