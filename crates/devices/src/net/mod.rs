@@ -5,6 +5,7 @@
 //! room for, and one that the guest has no buffers for; everything behind it waits in the ring or in the switch. It must
 //! never look into frames, nor lose one that it can keep.
 
+mod news;
 mod receive;
 #[cfg(test)]
 mod tests;
@@ -14,16 +15,18 @@ mod wire;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use snowboot_network::{Frame, Port};
+use snowboot_virtio::transport::PciTransport;
 use snowboot_virtio::{
     Device, DeviceId, Identity, NotSaveable, QueueFault, RestoreError, Saved, Served, Session, StartError,
     Token,
 };
 
+use self::news::News;
 use self::receive::Inbound;
 use self::wire::{
     Command, F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_VQ, F_GUEST_CSUM, F_GUEST_ECN,
@@ -51,6 +54,8 @@ const RETRY: Token = Token(1);
 const LINK: Token = Token(2);
 /// A frame has waited long enough for buffers.
 const PATIENCE: Token = Token(3);
+/// As [`PORT`], told by a call instead of a descriptor.
+const NEWS: Token = Token(4);
 
 /// Bit 0 of `status` in the configuration space: the link is up.
 const LINK_UP: u16 = 1;
@@ -65,7 +70,7 @@ pub struct Net {
     address: [u8; 6],
     port: Arc<Port>,
     clock: Clock,
-    news: Arc<Wake>,
+    news: Arc<News>,
     link: Arc<Wake>,
     retry: Timer,
     /// Taken from the guest, but the switch had no room.
@@ -85,12 +90,13 @@ impl Net {
     /// # Errors
     /// When the process has no more file descriptors.
     pub fn new(mac: [u8; 6], port: Port, clock: Clock) -> io::Result<(Self, NetControl)> {
-        let (news, link) = (Arc::new(Wake::new()?), Arc::new(Wake::new()?));
-        let bell = Arc::clone(&news);
-        port.set_waker(Arc::new(move || bell.signal()));
+        let (news, link) = (Arc::new(News::new()?), Arc::new(Wake::new()?));
+        let told = Arc::clone(&news);
+        port.set_waker(Arc::new(move || told.tell()));
         port.set_ready(false);
         let port = Arc::new(port);
-        let control = NetControl { port: Arc::downgrade(&port), link: Arc::clone(&link) };
+        let control =
+            NetControl { port: Arc::downgrade(&port), link: Arc::clone(&link), news: Arc::clone(&news) };
         let link_shown = port.link();
         let net = Self {
             own_address: mac,
@@ -107,6 +113,12 @@ impl Net {
             session: None,
         };
         Ok((net, control))
+    }
+
+    /// There are frames, or there is room for one.
+    fn news(&mut self) -> Result<(), QueueFault> {
+        self.transmit()?;
+        self.receive()
     }
 
     fn forget_frames(&mut self) {
@@ -245,9 +257,9 @@ impl Device for Net {
         match token {
             PORT => {
                 self.news.drain();
-                self.transmit()?;
-                self.receive()
+                self.news()
             }
+            NEWS => self.news(),
             RETRY => {
                 self.retry.clear();
                 self.transmit()
@@ -293,6 +305,7 @@ impl Device for Net {
 pub struct NetControl {
     port: Weak<Port>,
     link: Arc<Wake>,
+    news: Arc<News>,
 }
 
 impl NetControl {
@@ -302,6 +315,23 @@ impl NetControl {
             port.set_link(up);
             self.link.signal();
         }
+    }
+
+    /// Has the card, which `transport` holds, served by the threads that send to it, as far as nobody else is at it. Otherwise
+    /// and without this, it waits for the thread that watches its sources.
+    pub fn serve_in_place(&self, transport: Weak<Mutex<PciTransport>>) {
+        self.news.serve_with(Box::new(move || transport.upgrade().is_some_and(|it| serve_if_free(&it))));
+    }
+}
+
+/// Whether nobody was at the card, so that it has been served. Where a thread has panicked, its own one finds out, and says so.
+fn serve_if_free(transport: &Mutex<PciTransport>) -> bool {
+    match transport.try_lock() {
+        Ok(mut transport) => {
+            transport.source_ready(NEWS);
+            true
+        }
+        Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => false,
     }
 }
 

@@ -40,7 +40,7 @@ impl Net {
         let outcome = self.inbound.fill(queue, features, &self.port, now);
         queue.signal(&session.interrupt)?;
         if outcome? {
-            self.news.signal();
+            self.news.ring();
         }
         Ok(())
     }

@@ -278,7 +278,8 @@ fn attach_nics(
     for (nic, port) in config.nics.iter().zip(ports) {
         let (net, control) = Net::new(nic.mac.octets(), port, Arc::new(monotonic))
             .map_err(Error::host("set up a network card"))?;
-        platform.add_virtio(Box::new(net), Pace::Quick)?;
+        let transport = platform.add_shared_virtio(Box::new(net), Pace::Quick)?;
+        control.serve_in_place(Arc::downgrade(&transport));
         controls.push(control);
     }
     Ok(controls)

@@ -92,6 +92,15 @@ impl Platform {
 
     /// Puts a virtio device into the next PCI slot.
     pub(crate) fn add_virtio(&mut self, device: Box<dyn Device>, pace: Pace) -> Result<(), Error> {
+        self.add_shared_virtio(device, pace).map(drop)
+    }
+
+    /// The same, for a device that others than its own thread serve, too: what holds it, to lock.
+    pub(crate) fn add_shared_virtio(
+        &mut self,
+        device: Box<dyn Device>,
+        pace: Pace,
+    ) -> Result<Arc<Mutex<PciTransport>>, Error> {
         let full = || Error::Config("A machine has room for 31 virtio devices; it asks for more".to_owned());
         let number = self.root.free_slot().ok_or_else(full)?;
         let address = u64::from(number)
@@ -117,8 +126,8 @@ impl Platform {
         let registered = doorbells.clone();
         let window = Window { device, address: Some(address), wanted: address, doorbells, registered };
         lock(&self.windows).push(window);
-        self.slots.push(Slot { number, transport, pace });
-        Ok(())
+        self.slots.push(Slot { number, transport: Arc::clone(&transport), pace });
+        Ok(transport)
     }
 
     /// Why the host had no page for a vCPU, in words.
