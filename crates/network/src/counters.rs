@@ -1,5 +1,7 @@
 //! What happened at a port, since it was attached. Plain data, kept by the switch.
 
+use std::fmt;
+
 /// Counters of one port.
 ///
 /// They add up: `sent` is `forwarded` plus everything in `refused`; over all ports of a switch, `copies` is `arrived`
@@ -31,6 +33,31 @@ pub struct Counters {
     pub refused: Refused,
     /// Frames for the owner that it did not get.
     pub lost: Lost,
+}
+
+/// In one line: what went in and came out, and what got lost and why, if there was any.
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sent {} frames ({} bytes), ", self.forwarded, self.forwarded_bytes)?;
+        write!(f, "received {} ({} bytes)", self.received, self.received_bytes)?;
+        let Self { refused, lost, .. } = self;
+        let rest = [
+            (self.held_back, "held back for want of room"),
+            (self.segments, "packets cut from longer ones"),
+            (refused.length, "of no length of frames refused"),
+            (refused.malformed, "malformed refused"),
+            (refused.link_down, "refused without a link"),
+            (refused.nowhere, "for nobody"),
+            (lost.full, "lost for want of room"),
+            (lost.link_down, "lost without a link"),
+            (lost.flushed, "lost at a reset"),
+            (lost.unfinished, "lost for what cannot be cut"),
+            (lost.faults, "lost by faults"),
+        ];
+        rest.iter()
+            .filter(|(count, _)| *count > 0)
+            .try_for_each(|(count, what)| write!(f, ", {count} {what}"))
+    }
 }
 
 /// Frames from a port's owner that went nowhere, by reason.
@@ -79,5 +106,20 @@ impl Lost {
         [self.full, self.link_down, self.flushed, self.unfinished, self.faults]
             .into_iter()
             .fold(0, u64::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_only_the_losses_that_there_were() {
+        let mut counters = Counters { forwarded: 2, forwarded_bytes: 120, ..Counters::default() };
+        assert_eq!(counters.to_string(), "sent 2 frames (120 bytes), received 0 (0 bytes)");
+        counters.lost.full = 3;
+        counters.refused.malformed = 1;
+        let text = counters.to_string();
+        assert!(text.ends_with("(0 bytes), 1 malformed refused, 3 lost for want of room"), "{text}");
     }
 }

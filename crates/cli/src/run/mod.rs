@@ -88,7 +88,8 @@ fn run_machine(args: &Args) -> Result<End> {
     let console = Console::to_stdout(sender.clone())?;
     // It ends with this function, after the machine.
     let network = args.net.as_ref().map(|config| UserNetwork::start("guest", config)).transpose()?;
-    let machine = Arc::new(build(args, &console, network.as_ref())?);
+    let (machine, switches) = build(args, &console, network.as_ref())?;
+    let machine = Arc::new(machine);
     signals::watch(sender.clone())?;
     let terminal = Terminal::take()?;
     input::start(&typed_at(&machine), terminal.is_some(), sender.clone())?;
@@ -103,6 +104,9 @@ fn run_machine(args: &Args) -> Result<End> {
     let (outcome, signal) = wait(&events, &machine, &console, terminal)?;
     if let Some(stats) = machine.stats() {
         say::line(stats.to_string().trim_end());
+        for (port, counters) in switches.iter().flat_map(Switch::counters) {
+            say::line(&format!("snowboot: {port}: {counters}"));
+        }
     }
     Ok(End { outcome, signal, elapsed: start.elapsed(), timeline: machine.timeline().clone() })
 }
@@ -119,7 +123,8 @@ pub(crate) fn tell_forwards(network: Option<&UserNetwork>) {
     }
 }
 
-fn build(args: &Args, console: &Console, network: Option<&UserNetwork>) -> Result<Machine> {
+/// The machine, and what its cards are plugged into.
+fn build(args: &Args, console: &Console, network: Option<&UserNetwork>) -> Result<(Machine, Vec<Switch>)> {
     let config = args.machine()?;
     let kernels = if args.no_cache { KernelCache::in_memory() } else { KernelCache::from_environment() };
     let mut builder = Builder::new(config)
@@ -129,16 +134,20 @@ fn build(args: &Args, console: &Console, network: Option<&UserNetwork>) -> Resul
     if args.stats {
         builder = builder.count_exits();
     }
+    let mut switches = Vec::new();
     if let Some(network) = network {
         let switch = Switch::new();
         network.plug(switch.attach("user network"));
         builder = builder.plug(switch.attach("eth0"));
+        switches.push(switch);
     }
     for vlan in &args.vlan {
         // One machine alone: each of its cards has a switch of its own.
-        builder = builder.plug(Switch::new().attach(&format!("vlan {vlan}")));
+        let switch = Switch::new();
+        builder = builder.plug(switch.attach(&format!("vlan {vlan}")));
+        switches.push(switch);
     }
-    Ok(builder.build()?)
+    Ok((builder.build()?, switches))
 }
 
 /// Waits for the machine's end or a reason to stop it, and for its output. The terminal is restored on return.
