@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use anyhow::{Context, Result, bail};
-use snowboot_config::{BootConfig, MachineConfig, MemorySize, VcpuCount};
+use snowboot_config::{BootConfig, MacAddress, MachineConfig, MemorySize, NicConfig, VcpuCount};
+use snowboot_network::Switch;
 use snowboot_vmm::{Builder, KernelCache, Machine, Outcome};
 
 use super::args::{MACHINES_MAX, vcpus};
@@ -17,6 +18,8 @@ use crate::kvm_device::KvmDevice;
 
 /// A line of a guest's that is longer is written in parts.
 const LINE_MAX: usize = 4 << 10;
+/// The VLAN of their network: a machine's card has the address that its number has there.
+const VLAN: u8 = 1;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct MachinesArgs {
@@ -38,6 +41,9 @@ pub(super) struct MachinesArgs {
     /// Number of vCPUs of each, 1 to 32
     #[arg(long, value_name = "N", value_parser = vcpus)]
     vcpus: VcpuCount,
+    /// Join them by a network: each has a card, whose address ends in the machine's number
+    #[arg(long)]
+    network: bool,
     #[command(flatten)]
     kvm_device: KvmDevice,
 }
@@ -47,8 +53,10 @@ pub(super) fn run(args: &MachinesArgs) -> Result<ExitCode> {
     let out = io::stdout().as_fd().try_clone_to_owned().context("Cannot use the standard output")?;
     let out = Arc::new(Mutex::new(File::from(out)));
     let kernels = Arc::new(KernelCache::from_environment());
-    let machines: Vec<Machine> =
-        (1..=args.count).map(|number| args.build(number, &kernels, &out)).collect::<Result<_>>()?;
+    let switch = args.network.then(Switch::new);
+    let machines: Vec<Machine> = (1..=args.count)
+        .map(|number| args.build(number, &kernels, switch.as_ref(), &out))
+        .collect::<Result<_>>()?;
     let (sender, ends) = mpsc::channel();
     for (number, machine) in (1u32..).zip(&machines) {
         let sender = sender.clone();
@@ -70,7 +78,13 @@ pub(super) fn run(args: &MachinesArgs) -> Result<ExitCode> {
 }
 
 impl MachinesArgs {
-    fn build(&self, number: u32, kernels: &Arc<KernelCache>, out: &Arc<Mutex<File>>) -> Result<Machine> {
+    fn build(
+        &self,
+        number: u32,
+        kernels: &Arc<KernelCache>,
+        switch: Option<&Switch>,
+        out: &Arc<Mutex<File>>,
+    ) -> Result<Machine> {
         let config = MachineConfig {
             name: format!("guest{number}"),
             boot: BootConfig {
@@ -83,16 +97,25 @@ impl MachinesArgs {
             disks: Vec::new(),
             pmem: Vec::new(),
             vhost_user: Vec::new(),
-            nics: Vec::new(),
+            nics: switch.map(|_| card(number)).transpose()?.into_iter().collect(),
             shares: Vec::new(),
         };
         let lines = Lines { out: Arc::clone(out), waiting: Vec::new() };
-        let builder = Builder::new(config)
+        let mut builder = Builder::new(config)
             .kvm_device(self.kvm_device.path())
             .kernel_cache(Arc::clone(kernels))
             .serial_output(Box::new(lines));
+        if let Some(switch) = switch {
+            builder = builder.plug(switch.attach(&format!("guest{number}")));
+        }
         Ok(builder.build()?)
     }
+}
+
+/// A machine's card on their network.
+fn card(number: u32) -> Result<NicConfig> {
+    let node = u8::try_from(number).context("A network has addresses for 255 machines: ask for fewer")?;
+    Ok(NicConfig { mac: MacAddress::of_node(VLAN, node), vlan: Some(VLAN) })
 }
 
 /// A console whose lines are written whole, so that those of several do not mix.

@@ -3,6 +3,8 @@
 mod boot;
 mod figures;
 mod micro;
+mod network;
+mod results;
 mod shell;
 mod storage;
 
@@ -15,6 +17,7 @@ Examples:
   cargo xtask bench boot --firecracker ./firecracker
   cargo xtask bench shell
   cargo xtask bench storage --firecracker ./firecracker --jobs disk
+  cargo xtask bench network --firecracker ./firecracker --jobs tcp -n 5
   cargo xtask bench shell --count 50 --json target/shell.json
   cargo xtask bench micro
   cargo xtask bench micro switch -- --quick
@@ -39,6 +42,8 @@ enum What {
     Shell(shell::Args),
     /// What disks and shared folders cost, beside other VMMs
     Storage(storage::Args),
+    /// What traffic between guests, and with the host, costs, beside other VMMs
+    Network(network::Args),
     /// How long single parts take, without a guest: queues, the switch, tables, kernels, the serial port
     Micro(micro::Args),
 }
@@ -49,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         What::Boot(args) => boot::run(args),
         What::Shell(args) => shell::run(args),
         What::Storage(args) => storage::run(args),
+        What::Network(args) => network::run(args),
         What::Micro(args) => micro::run(args),
     }
 }

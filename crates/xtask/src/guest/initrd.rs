@@ -172,8 +172,15 @@ pub(crate) fn common(kernel_tree: &Path, backdoor: Backdoor) -> Result<Vec<u8>> 
     archive.finish()
 }
 
-/// An initrd that is all of a guest: `init` with busybox, `modules` and the programs at these paths of the host.
-pub(crate) fn whole(kernel_tree: &Path, init: &str, modules: &[&str], programs: &[&str]) -> Result<Vec<u8>> {
+/// An initrd that is all of a guest: `init` with busybox, `modules`, the programs at these paths of the host, and `own` ones,
+/// which need no libraries, by their paths in the guest.
+pub(crate) fn whole(
+    kernel_tree: &Path,
+    init: &str,
+    modules: &[&str],
+    programs: &[&str],
+    own: &[(&str, &Path)],
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in ["proc", "sys", "dev", "tmp"] {
         archive.folder(folder)?;
@@ -190,6 +197,10 @@ pub(crate) fn whole(kernel_tree: &Path, init: &str, modules: &[&str], programs: 
     for file in files {
         let content = fs::read(&file).with_context(|| format!("Cannot read {file}"))?;
         archive.program(file.trim_start_matches('/'), &content)?;
+    }
+    for (place, program) in own {
+        let content = fs::read(program).with_context(|| format!("Cannot read {}", program.display()))?;
+        archive.program(place, &content)?;
     }
     archive.finish()
 }

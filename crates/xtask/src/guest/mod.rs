@@ -144,10 +144,11 @@ pub(crate) fn whole_initrd(
     init: &str,
     modules: &[&str],
     programs: &[&str],
+    own: &[(&str, &Path)],
 ) -> Result<Vec<u8>> {
     ensure_packages(TOOLS)?;
     let kernel_tree = debs::fetch_unpacked(&debs::kernel_package(kernel.flavour())?)?;
-    initrd::whole(&kernel_tree, init, modules, programs)
+    initrd::whole(&kernel_tree, init, modules, programs, own)
 }
 
 /// The root image that goes with a kernel and packages.

@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use self::benches::{Bench, Kernels, Rivals, SEVERAL, plan};
 use self::measured::Figures;
+use crate::bench::results::Results;
 use crate::build;
 use crate::debs::write_atomically;
 use crate::demo;
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         firecracker: args.firecracker.as_deref().map(program).transpose()?,
         cloud_hypervisor: args.cloud_hypervisor.as_deref().map(program).transpose()?,
     };
-    let results = args.results.as_deref().map(report::Results::read).transpose()?;
+    let results = args.results.as_deref().map(|path| Results::read(path, "boot")).transpose()?;
     let snowboot = build::dist()?;
     let kernels = Kernels {
         packed: guest::bz_image(Kernel::Cloud)?,

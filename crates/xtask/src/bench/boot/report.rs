@@ -1,21 +1,12 @@
-//! The targets as Markdown and JSON, and the file that keeps them.
+//! The targets as Markdown and JSON.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde_json::json;
 
 use super::benches::{KERNELS, Rivals, SAME, SEVERAL, USUAL};
 use super::measured::{Configuration, Figures};
 use super::targets::{Row, mebibytes, seconds};
-use crate::debs::write_atomically;
-use crate::host::project_root;
-
-/// The lines around what is replaced in a file.
-const BEGIN: &str = "<!-- cargo xtask bench boot --results writes from here -->";
-const END: &str = "<!-- to here -->";
+use crate::bench::results::said;
 
 /// What the targets came to, and the figures behind.
 pub(super) fn markdown(rows: &[Row], figures: &Figures, rivals: &Rivals) -> String {
@@ -80,13 +71,6 @@ fn subject(figures: &Figures) -> String {
     )
 }
 
-/// What a program says in a line.
-fn said(program: &str, words: &[&str]) -> String {
-    let output = Command::new(program).args(words).current_dir(project_root()).output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
-}
-
 fn line(bench: &str, it: &Configuration) -> Vec<String> {
     let what = match bench {
         USUAL => "usual command lines",
@@ -133,32 +117,6 @@ pub(super) fn json(rows: &[Row], figures: &Figures) -> Result<String> {
     Ok(serde_json::to_string_pretty(&all)? + "\n")
 }
 
-/// A Markdown file with a place for the tables.
-#[derive(Debug)]
-pub(super) struct Results {
-    file: PathBuf,
-    before: String,
-    after: String,
-}
-
-impl Results {
-    /// Reads it, so that what is wrong is known before anything is measured.
-    pub(super) fn read(file: &Path) -> Result<Self> {
-        let text = fs::read_to_string(file).with_context(|| format!("Cannot read {}", file.display()))?;
-        let parts = text.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-        let Some((before, after)) = parts else {
-            bail!("{} has no place for the tables: the lines `{BEGIN}` and `{END}`", file.display())
-        };
-        Ok(Self { file: file.to_owned(), before: before.to_owned(), after: after.to_owned() })
-    }
-
-    /// Puts the tables there.
-    pub(super) fn write(&self, tables: &str) -> Result<()> {
-        let text = format!("{}{BEGIN}\n\n{}\n\n{END}{}", self.before, tables.trim_end(), self.after);
-        write_atomically(&self.file, text.as_bytes())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::targets::{rows, tests::figures};
@@ -189,16 +147,5 @@ mod tests {
             serde_json::from_str(&json(&rows(&figures), &figures).unwrap()).unwrap();
         assert_eq!(json["rows"][1]["verdict"], "held");
         assert_eq!(json["benches"]["usual"]["configurations"][1]["name"], "qemu");
-    }
-
-    #[test]
-    fn only_what_is_between_the_marks_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("r.md");
-        fs::write(&file, "no place").unwrap();
-        assert!(Results::read(&file).unwrap_err().to_string().contains("no place for the tables"));
-        fs::write(&file, format!("a\n{BEGIN}\nold\n{END}\nz\n")).unwrap();
-        Results::read(&file).unwrap().write("new\n").unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), format!("a\n{BEGIN}\n\nnew\n\n{END}\nz\n"));
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let folder = cache_dir().join("bench/storage");
     fs::create_dir_all(&folder).with_context(|| format!("Cannot make the folder {}", folder.display()))?;
     let initrd = folder.join("initrd");
-    let content = guest::whole_initrd(Kernel::Generic, INIT, MODULES, PROGRAMS)?;
+    let content = guest::whole_initrd(Kernel::Generic, INIT, MODULES, PROGRAMS, &[])?;
     fs::write(&initrd, content).with_context(|| format!("Cannot write {}", initrd.display()))?;
     let (figures, all_ended) = measure(args, &snowboot, &initrd, &folder)?;
     print!("{}", table(&figures));
