@@ -15,7 +15,7 @@ from pathlib import Path
 
 MEMORY_MIB = 256
 # A run that is not over after so many seconds of the host never ends. Those of an emulated host pass quickly while nothing happens.
-STUCK = 240
+STUCK = 900
 # The exit status when some figures are missing.
 SOME_MISSING = 3
 # Parts between two guests, and of one with its host.

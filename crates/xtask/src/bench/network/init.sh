@@ -48,13 +48,13 @@ measure() {
 }
 for part in $parts; do
     case $part in
-        tcp) stream 8M 8 && measure tcp stream 64M 64 ;;
-        trips) traffic trips $server 100 && measure trips sh -c "traffic trips $server 2000 && echo COUNT 2000" ;;
+        tcp) stream 8M 8 && measure tcp stream 32M 32 ;;
+        trips) traffic trips $server 50 && measure trips sh -c "traffic trips $server 500 && echo COUNT 500" ;;
         udp)
-            traffic datagrams $server 1000 &&
-                measure udp sh -c "echo COUNT \$(traffic datagrams $server 20000)"
+            traffic datagrams $server 500 &&
+                measure udp sh -c "echo COUNT \$(traffic datagrams $server 5000)"
             ;;
-        gateway) stream 8M 8 && measure gateway stream 64M 64 ;;
+        gateway) stream 8M 8 && measure gateway stream 32M 32 ;;
     esac
 done
 head -n 12 /proc/interrupts | grep virtio
