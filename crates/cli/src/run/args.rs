@@ -94,7 +94,7 @@ pub(crate) struct Args {
     /// Unpack the kernel anew, and keep nothing of it in the user's cache folder
     #[arg(long)]
     pub(super) no_cache: bool,
-    /// At the end, say what the vCPUs came out of the guest for, by port and address, and what went through its networks
+    /// At the end, say why vCPUs left the guest, by port and address, and what networks carried
     #[arg(long)]
     pub(super) stats: bool,
     /// Write how the run went to FILE, as one JSON object

@@ -15,6 +15,7 @@ mod wire;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, TryLockError, Weak};
 use std::time::Duration;
 
@@ -327,10 +328,8 @@ impl NetControl {
 /// Whether nobody was at the card, so that it has been served. Where a thread has panicked, its own one finds out, and says so.
 fn serve_if_free(transport: &Mutex<PciTransport>) -> bool {
     match transport.try_lock() {
-        Ok(mut transport) => {
-            transport.source_ready(NEWS);
-            true
-        }
+        // Whoever brings a frame does not end by what the card does with it: its own thread tries again, and ends its machine.
+        Ok(mut transport) => catch_unwind(AssertUnwindSafe(|| transport.source_ready(NEWS))).is_ok(),
         Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => false,
     }
 }

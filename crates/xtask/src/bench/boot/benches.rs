@@ -175,7 +175,7 @@ mod tests {
                 .contains("'elf=/elf' '--kernel' 'bzimage=/bz' '--kernel' 'generic=/big' '--against' 'none'")
         );
         assert!(
-            all[3].contains("'--against' 'none' '--machines' '1,8' '--timeout' '120' '--runs' '3'"),
+            all[3].contains("'--against' 'none' '--machines' '1,8' '--timeout' '600' '--runs' '3'"),
             "{}",
             all[3]
         );
