@@ -392,6 +392,10 @@ with trying("release", "cleanup_statedir"):
 with trying("test_script", "run_tests"):
     t.assertTrue(callable(test_script) and callable(run_tests))
 
+with trying("network"):
+    network.partition([machine], [peer_node])
+    network.heal()
+
 with trying("join_all"):
     peer_node.shutdown()
     join_all()
