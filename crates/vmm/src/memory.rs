@@ -9,6 +9,7 @@ use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,7 +77,8 @@ fn region(
     unsafe { builder.with_raw_mmap_pointer(start) }.build().map_err(io::Error::other)
 }
 
-/// Reads `length` bytes of a file from `offset` on to guest memory at `address`. Moves the file's position.
+/// Reads `length` bytes of a file from `offset` on to guest memory at `address`. The file may be read by others meanwhile:
+/// machines that start at once have one unpacked kernel.
 ///
 /// Guests could also have the file's pages themselves, mapped copy-on-write; but a kernel writes to nearly all of its own
 /// at boot, and each costs one or two page faults and a copy then, against one fault for 512 of them here. And a file
@@ -92,10 +94,22 @@ pub(crate) fn read_file(
     length: u64,
 ) -> io::Result<()> {
     let size = check(memory, address, file, offset, length)?;
-    let mut source = file;
-    source.seek(SeekFrom::Start(offset))?;
-    memory.read_exact_volatile_from(GuestAddress(address), &mut source, size).map_err(io::Error::other)
+    let read = |mut source: &File| {
+        source.seek(SeekFrom::Start(offset))?;
+        memory.read_exact_volatile_from(GuestAddress(address), &mut source, size).map_err(io::Error::other)
+    };
+    // A copy of a descriptor would share the position with it.
+    match File::open(format!("/proc/self/fd/{}", file.as_raw_fd())) {
+        Ok(own) => read(&own),
+        Err(_) => {
+            let _alone = POSITIONS.lock().unwrap_or_else(PoisonError::into_inner);
+            read(file)
+        }
+    }
 }
+
+/// Who reads files by their own positions, where there is no `/proc` to open them anew.
+static POSITIONS: Mutex<()> = Mutex::new(());
 
 /// Whether the file and guest memory have such ranges; the length as a size.
 fn check(memory: &GuestMemory, address: u64, file: &File, offset: u64, length: u64) -> io::Result<usize> {
@@ -459,6 +473,29 @@ mod tests {
                 == io::ErrorKind::InvalidInput
         );
         read_file(&memory, 0, &file, 8192, 0).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_read_by_several_at_once() {
+        const PART: usize = 1 << 20;
+        let mut file = tempfile::tempfile().unwrap();
+        let content: Vec<u8> = (0..8 * PART).map(|at| u8::try_from(at / 4096 % 251).unwrap()).collect();
+        file.write_all(&content).unwrap();
+        std::thread::scope(|scope| {
+            for part in 0..8 {
+                let (file, expected) = (&file, &content[part * PART..][..PART]);
+                scope.spawn(move || {
+                    let memory = some(64);
+                    for _ in 0..20 {
+                        let offset = u64::try_from(part * PART).unwrap();
+                        read_file(&memory, 0, file, offset, u64::try_from(PART).unwrap()).unwrap();
+                        let mut found = vec![0; PART];
+                        memory.read_slice(&mut found, GuestAddress(0)).unwrap();
+                        assert!(found == expected, "part {part}");
+                    }
+                });
+            }
+        });
     }
 
     #[test]
