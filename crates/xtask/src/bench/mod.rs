@@ -5,6 +5,7 @@ mod figures;
 mod micro;
 mod network;
 mod results;
+mod script;
 mod shell;
 mod storage;
 

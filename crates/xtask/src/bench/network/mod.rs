@@ -10,10 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use self::report::Figure;
 use super::results::{Results, said};
+use super::script;
 use crate::build;
 use crate::debs::write_atomically;
 use crate::demo;
@@ -33,8 +34,6 @@ const PACKAGES: &[&str] = &["iperf3", "iproute2", "passt", "qemu-system-x86", "v
 const IPERF: &str = "/usr/bin/iperf3";
 /// Where VMMs read from; in the lab, the machine's files come over a network file system.
 const STAGE: &str = "/dev/shm/snowboot-bench";
-/// The script's exit status when a guest ended, or was stuck, in the middle.
-const SOME_MISSING: i32 = 3;
 /// How long all of it may take, in seconds.
 const LIMIT: u32 = 4 * 3600;
 /// What can be measured, as `--jobs` names it.
@@ -106,7 +105,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         results.write(&format!("{}\n\n{text}", subject(args)))?;
     }
     if !all_ended {
-        eprintln!("xtask: some figures are missing; what was said is in {}", log_of(&folder).display());
+        eprintln!(
+            "xtask: some figures are missing; what was said is in {}",
+            script::log_of(&folder).display()
+        );
     }
     let held = rows.iter().all(report::Row::is_held);
     Ok(if all_ended && held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -168,11 +170,6 @@ fn subject(args: &Args) -> String {
     format!("{day} at {commit}: medians of {} runs, guests of 1 vCPU and 256 MiB, {place}.", args.runs)
 }
 
-/// What VMMs and guests said.
-fn log_of(folder: &Path) -> PathBuf {
-    folder.join("figures.json.log")
-}
-
 /// The figures, and whether none is missing.
 fn measure(
     args: &Args,
@@ -180,10 +177,10 @@ fn measure(
     programs: &Programs,
     folder: &Path,
 ) -> Result<(Vec<Figure>, bool)> {
-    let file = folder.join("figures.json");
     let options: &[&str] = if session.icount { &["--icount"] } else { &[] };
     let mut command = demo::lab_with(LIMIT, options)?;
     command.arg("python3").arg(project_root().join(SCRIPT));
+    command.args(["--jobs", &session.jobs, "--only", &args.only, "--runs", &args.runs.to_string()]);
     let files = [
         ("--snowboot", programs.snowboot.as_path()),
         ("--traffic", &programs.traffic),
@@ -191,26 +188,8 @@ fn measure(
         ("--elf-kernel", &guest::vmlinux(Kernel::Generic)?),
         ("--initrd", &folder.join("initrd")),
         ("--work", Path::new(STAGE)),
-        ("--json", &file),
     ];
-    for (option, value) in files {
-        command.arg(option).arg(value);
-    }
-    if let Some(firecracker) = &args.firecracker {
-        let firecracker = std::path::absolute(firecracker).context("Cannot tell where Firecracker is")?;
-        command.arg("--firecracker").arg(firecracker);
-    }
-    command.args(["--jobs", &session.jobs, "--only", &args.only, "--runs", &args.runs.to_string()]);
-    let status = command.status().context("Cannot run the lab")?;
-    let all_ended = status.success();
-    if !all_ended && status.code() != Some(SOME_MISSING) {
-        bail!("The measuring failed: {status}; what was said is in {}", log_of(folder).display());
-    }
-    let text =
-        fs::read(&file).with_context(|| format!("The script left no figures in {}", file.display()))?;
-    let figures =
-        serde_json::from_slice(&text).with_context(|| format!("{} has other figures", file.display()))?;
-    Ok((figures, all_ended))
+    script::measure(command, &files, args.firecracker.as_deref(), folder)
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::script;
 use crate::build;
 use crate::demo;
 use crate::guest::{self, Kernel};
@@ -27,8 +28,6 @@ const PROGRAMS: &[&str] = &["/usr/bin/fio"];
 const PACKAGES: &[&str] = &["fio", "qemu-system-common", "qemu-system-x86"];
 /// Where VMMs read from; in the lab, the machine's files come over a network file system.
 const STAGE: &str = "/dev/shm/snowboot-bench";
-/// The script's exit status when a VMM ended, or was stuck, in the middle.
-const SOME_MISSING: i32 = 3;
 /// How long all of it may take, in seconds.
 const LIMIT: u32 = 4 * 3600;
 
@@ -85,53 +84,33 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (figures, all_ended) = measure(args, &snowboot, &initrd, &folder)?;
     print!("{}", table(&figures));
     if let Some(path) = &args.json {
-        fs::copy(folder.join("figures.json"), path)
+        fs::copy(script::figures_in(&folder), path)
             .with_context(|| format!("Cannot write {}", path.display()))?;
     }
     if !all_ended {
-        eprintln!("xtask: some figures are missing; what was said is in {}", log_of(&folder).display());
+        eprintln!(
+            "xtask: some figures are missing; what was said is in {}",
+            script::log_of(&folder).display()
+        );
     }
     Ok(if all_ended { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What VMMs and guests said.
-fn log_of(folder: &Path) -> PathBuf {
-    folder.join("figures.json.log")
-}
-
 /// The figures, and whether none is missing.
 fn measure(args: &Args, snowboot: &Path, initrd: &Path, folder: &Path) -> Result<(Vec<Figure>, bool)> {
-    let file = folder.join("figures.json");
     let icount = args.icount || !lab::has_hardware_virtualization();
     let options: &[&str] = if icount { &["--icount"] } else { &[] };
     let mut command = demo::lab_with(LIMIT, options)?;
     command.arg("python3").arg(project_root().join(SCRIPT));
+    command.args(["--jobs", &args.jobs, "--only", &args.only, "--runs", &args.runs.to_string()]);
     let files = [
         ("--snowboot", snowboot),
         ("--kernel", &guest::bz_image(Kernel::Generic)?),
         ("--elf-kernel", &guest::vmlinux(Kernel::Generic)?),
         ("--initrd", initrd),
         ("--work", Path::new(STAGE)),
-        ("--json", &file),
     ];
-    for (option, value) in files {
-        command.arg(option).arg(value);
-    }
-    if let Some(firecracker) = &args.firecracker {
-        let firecracker = std::path::absolute(firecracker).context("Cannot tell where Firecracker is")?;
-        command.arg("--firecracker").arg(firecracker);
-    }
-    command.args(["--jobs", &args.jobs, "--only", &args.only, "--runs", &args.runs.to_string()]);
-    let status = command.status().context("Cannot run the lab")?;
-    let all_ended = status.success();
-    if !all_ended && status.code() != Some(SOME_MISSING) {
-        bail!("The measuring failed: {status}; what was said is in {}", log_of(folder).display());
-    }
-    let text =
-        fs::read(&file).with_context(|| format!("The script left no figures in {}", file.display()))?;
-    let figures =
-        serde_json::from_slice(&text).with_context(|| format!("{} has other figures", file.display()))?;
-    Ok((figures, all_ended))
+    script::measure(command, &files, args.firecracker.as_deref(), folder)
 }
 
 /// As Markdown: a line for each VMM, and beside each time how many times Snowboot's best of that part it is.
