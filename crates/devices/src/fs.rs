@@ -18,6 +18,7 @@ use snowboot_virtio::{
 };
 
 use crate::timer::Timer;
+use crate::warnings::Warnings;
 
 /// Room for a request of 256 pages and its headers, and for some of them.
 const QUEUE_SIZE: u16 = 1024;
@@ -64,6 +65,7 @@ pub struct FileSystem {
     timer: Timer,
     pause: Duration,
     session: Option<Session>,
+    warnings: Warnings,
 }
 
 impl FileSystem {
@@ -72,7 +74,14 @@ impl FileSystem {
     /// # Errors
     /// When the host has no timer left.
     pub fn new(tag: Tag, server: Server) -> io::Result<Self> {
-        Ok(Self { tag, server, timer: Timer::new()?, pause: SOON, session: None })
+        let warnings = Warnings::default();
+        Ok(Self { tag, server, timer: Timer::new()?, pause: SOON, session: None, warnings })
+    }
+
+    /// Tells why requests fail by the host's doing, in lines without the share's name.
+    #[must_use]
+    pub fn warn(self, warnings: Warnings) -> Self {
+        Self { warnings, ..self }
     }
 
     fn serve(&mut self, index: u16) -> Result<(), QueueFault> {
@@ -88,6 +97,9 @@ impl FileSystem {
                 Some(chain) => Served::Done(chain),
             }
         })?;
+        while let Some(trouble) = self.server.next_trouble() {
+            self.warnings.tell(&trouble.to_string());
+        }
         // Any request may have been the end of a lock.
         if waited {
             self.retry()?;

@@ -13,6 +13,13 @@ impl Warnings {
         Self(Arc::new(tell))
     }
 
+    /// The same, with what it is about before each line.
+    #[must_use]
+    pub fn about(&self, subject: &str) -> Self {
+        let (warnings, subject) = (self.clone(), subject.to_owned());
+        Self::new(move |line| warnings.tell(&format!("{subject}: {line}")))
+    }
+
     /// Tells a line. Devices see to it that no guest can have many told.
     pub fn tell(&self, line: &str) {
         (self.0)(line);

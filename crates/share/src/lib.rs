@@ -23,6 +23,7 @@ mod nodes;
 mod owners;
 mod recent;
 mod tree;
+mod trouble;
 
 pub use attributes::{Attributes, Kind, Time};
 pub use locks::{Lock, LockKind};
@@ -32,6 +33,7 @@ pub use tree::{
     Changes, Creation, Entry, Exchange, FolderEntry, FolderReader, OpenFile, OpenHow, SetTime, ShareError,
     Tree, TreeOptions,
 };
+pub use trouble::Trouble;
 
 /// What a guest is told when something cannot be done.
 pub use rustix::io::Errno;

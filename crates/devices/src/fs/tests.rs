@@ -1,5 +1,6 @@
 mod hostile;
 mod locks;
+mod troubles;
 
 use std::fs;
 use std::path::PathBuf;

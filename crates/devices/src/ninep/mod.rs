@@ -9,6 +9,8 @@ use snowboot_virtio::{
     Device, DeviceId, Identity, NotSaveable, QueueFault, RestoreError, Saved, Served, Session, StartError,
 };
 
+use crate::warnings::Warnings;
+
 #[cfg(test)]
 mod tests;
 
@@ -46,13 +48,20 @@ pub struct NineP {
     tag: MountTag,
     server: Server,
     session: Option<Session>,
+    warnings: Warnings,
 }
 
 impl NineP {
     /// A device that the guest knows by `tag`.
     #[must_use]
     pub fn new(tag: MountTag, server: Server) -> Self {
-        Self { tag, server, session: None }
+        Self { tag, server, session: None, warnings: Warnings::default() }
+    }
+
+    /// Tells why requests fail by the host's doing, in lines without the share's name.
+    #[must_use]
+    pub fn warn(self, warnings: Warnings) -> Self {
+        Self { warnings, ..self }
     }
 
     fn serve(&mut self) -> Result<(), QueueFault> {
@@ -64,7 +73,11 @@ impl NineP {
             let cost = self.server.serve(&mut chain.reader, &mut chain.writer);
             left = left.saturating_sub(chain.writer.written());
             if cost == Cost::Storage || left == 0 { Served::Last(chain) } else { Served::Done(chain) }
-        })
+        })?;
+        while let Some(trouble) = self.server.next_trouble() {
+            self.warnings.tell(&trouble.to_string());
+        }
+        Ok(())
     }
 }
 

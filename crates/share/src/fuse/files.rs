@@ -8,7 +8,7 @@ use snowboot_virtio::DescriptorChain;
 use super::wire::{
     FSYNC_FDATASYNC, Fields, Header, OUT_HEADER, Put, RELEASE_FLOCK_UNLOCK, WRITE_KILL_SUIDGID, fields, fopen,
 };
-use super::{Cache, LARGEST_TRANSFER, Server, out_header, refuse};
+use super::{Cache, LARGEST_TRANSFER, Server, out_header};
 use crate::{Errno, LockKind, NodeId, OpenFile, OpenHow, Result};
 
 /// Length of `fuse_read_in` and of `fuse_write_in`.
@@ -83,7 +83,7 @@ impl Server {
 
     pub(super) fn read(&mut self, header: Header, chain: &mut DescriptorChain) {
         if let Err(errno) = self.try_read(header, chain) {
-            refuse(chain, header, errno);
+            self.fail(header, chain, errno);
         }
     }
 
@@ -103,7 +103,7 @@ impl Server {
                 let _ = chain.writer.write_all(&out_header(length, 0, header.unique));
                 chain.writer.join(data);
             }
-            Err(errno) => refuse(chain, header, *errno),
+            Err(errno) => self.fail(header, chain, *errno),
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Server {
                 self.output.u32(0);
                 self.answer(header, chain);
             }
-            Err(errno) => refuse(chain, header, errno),
+            Err(errno) => self.fail(header, chain, errno),
         }
     }
 

@@ -7,8 +7,8 @@ use std::io::Read;
 
 use snowboot_virtio::DescriptorChain;
 
+use super::Server;
 use super::wire::{Fields, Header, LK_FLOCK, OUT_HEADER, Put, fields};
-use super::{Server, refuse};
 use crate::{Errno, Lock, LockKind, NodeId, Result};
 
 /// The most requests that wait at a time: one for each descriptor of the largest queue that devices have.
@@ -115,7 +115,7 @@ impl Server {
                 self.output.resize(OUT_HEADER, 0);
                 self.answer(header, chain);
             }
-            Err(errno) => refuse(chain, header, errno),
+            Err(errno) => self.fail(header, chain, errno),
         }
     }
 

@@ -25,7 +25,8 @@ use snowboot_virtio::DescriptorChain;
 use self::locks::Waiting;
 use self::wire::{Fields, Header, OUT_HEADER, Opcode, Put, fields};
 use crate::recent::Recent;
-use crate::{Attributes, Entry, Errno, FolderReader, NodeId, OpenFile, Result, Tree};
+use crate::trouble::Troubles;
+use crate::{Attributes, Entry, Errno, FolderReader, NodeId, OpenFile, Result, Tree, Trouble};
 
 /// The longest request but for data to write: an extended attribute of 64 KiB with its name, or forgetting 8192 nodes.
 const LONGEST_REQUEST: usize = 160 << 10;
@@ -62,6 +63,7 @@ pub struct Server {
     kept_files: Recent<NodeId, Arc<OpenFile>>,
     kept_folders: Recent<NodeId, FolderReader>,
     waiting: Vec<Waiting>,
+    troubles: Troubles,
     /// The request's fields, and the answer's; kept so that they are allocated once.
     input: Vec<u8>,
     output: Vec<u8>,
@@ -81,6 +83,7 @@ impl Server {
             kept_files: Recent::new(MOST_KEPT),
             kept_folders: Recent::new(MOST_KEPT),
             waiting: Vec::new(),
+            troubles: Troubles::default(),
             input: Vec::new(),
             output: Vec::new(),
         }
@@ -148,7 +151,7 @@ impl Server {
         }
         match outcome {
             Ok(()) => self.answer(header, chain),
-            Err(errno) => refuse(chain, header, errno),
+            Err(errno) => self.fail(header, chain, errno),
         }
     }
 
@@ -211,6 +214,20 @@ impl Server {
             *place = start;
         }
         let _ = chain.writer.write_all(&self.output);
+    }
+
+    /// Answers that a request has failed, and notes it if that is the host's doing.
+    fn fail(&mut self, header: Header, chain: &mut DescriptorChain, errno: Errno) {
+        if self.is_in_use() {
+            let what = Opcode::parse(header.opcode).map_or("a request", Opcode::what);
+            self.troubles.note(&self.tree, what, errno);
+        }
+        refuse(chain, header, errno);
+    }
+
+    /// Why requests fail by the host's doing; each kind of it once.
+    pub fn next_trouble(&mut self) -> Option<Trouble> {
+        self.troubles.next()
     }
 
     fn new_handle(&mut self) -> u64 {

@@ -41,6 +41,27 @@ opcodes! {
     CopyFileRange = 47, SyncFs = 50, TmpFile = 51,
 }
 
+impl Opcode {
+    /// What it does, for who reads of its failures.
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            Self::Read => "reading a file",
+            Self::Write | Self::FAllocate | Self::CopyFileRange => "writing a file",
+            Self::Open | Self::OpenDir => "opening",
+            Self::ReadDir | Self::ReadDirPlus => "reading a folder",
+            Self::Create | Self::MkNod | Self::MkDir | Self::SymLink | Self::Link | Self::TmpFile => {
+                "making a file"
+            }
+            Self::Unlink | Self::RmDir => "removing a file",
+            Self::Rename | Self::Rename2 => "renaming a file",
+            Self::SetAttr | Self::SetXattr | Self::RemoveXattr => "changing attributes",
+            Self::FSync | Self::FSyncDir | Self::SyncFs | Self::Flush => "writing out what was changed",
+            Self::GetLk | Self::SetLk | Self::SetLkW => "locking a file",
+            _ => "looking up a file",
+        }
+    }
+}
+
 /// `FUSE_*` flags of INIT.
 pub(super) mod init {
     pub(crate) const ASYNC_READ: u64 = 1 << 0;

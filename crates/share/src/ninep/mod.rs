@@ -26,7 +26,8 @@ use snowboot_virtio::{Reader, Writer};
 
 use self::fids::Fids;
 use self::wire::{Answer, ERROR, Fields, HEADER, Header, fields, kind};
-use crate::{Errno, Result, Tree};
+use crate::trouble::Troubles;
+use crate::{Errno, Result, Tree, Trouble};
 
 /// The least that a client may want a message to be, in bytes: Linux's least.
 const LEAST_MESSAGE: u32 = 4096;
@@ -45,6 +46,7 @@ pub struct Server {
     largest: Option<u32>,
     answer: Answer,
     fields: Vec<u8>,
+    troubles: Troubles,
 }
 
 /// What a request has cost the host.
@@ -60,7 +62,14 @@ impl Server {
     /// Serves `tree` to a client that has yet to say which version it speaks.
     #[must_use]
     pub fn new(tree: Tree) -> Self {
-        Self { tree, fids: Fids::default(), largest: None, answer: Answer::new(), fields: Vec::new() }
+        Self {
+            tree,
+            fids: Fids::default(),
+            largest: None,
+            answer: Answer::new(),
+            fields: Vec::new(),
+            troubles: Troubles::default(),
+        }
     }
 
     /// Forgets the client.
@@ -84,11 +93,17 @@ impl Server {
         }
         let header = Header::parse(header);
         if let Err(errno) = self.answer(header, reader, writer) {
+            self.troubles.note(&self.tree, kind::what(header.kind), errno);
             self.answer.clear();
             self.answer.u32(errno.raw_os_error().cast_unsigned());
             let _ = writer.write_all(self.answer.finish(header, kind::ERROR_ANSWER));
         }
         if header.kind == kind::FSYNC { Cost::Storage } else { Cost::Little }
+    }
+
+    /// Why requests fail by the host's doing; each kind of it once.
+    pub fn next_trouble(&mut self) -> Option<Trouble> {
+        self.troubles.next()
     }
 
     fn answer(&mut self, header: Header, reader: &mut Reader, writer: &mut Writer) -> Result<()> {

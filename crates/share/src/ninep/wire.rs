@@ -55,6 +55,23 @@ pub(super) mod kind {
     pub(in super::super) const WRITE: u8 = 118;
     pub(in super::super) const CLUNK: u8 = 120;
     pub(in super::super) const REMOVE: u8 = 122;
+
+    /// What a request does, for who reads of its failures.
+    pub(in super::super) fn what(kind: u8) -> &'static str {
+        match kind {
+            READ => "reading a file",
+            WRITE => "writing a file",
+            LOPEN => "opening",
+            READDIR => "reading a folder",
+            LCREATE | MKNOD | MKDIR | SYMLINK | LINK => "making a file",
+            UNLINKAT | REMOVE => "removing a file",
+            RENAME | RENAMEAT => "renaming a file",
+            SETATTR | XATTRCREATE | CLUNK => "changing attributes",
+            FSYNC => "writing out what was changed",
+            LOCK | GETLOCK => "locking a file",
+            _ => "looking up a file",
+        }
+    }
 }
 
 /// What a message begins with.

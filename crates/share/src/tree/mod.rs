@@ -154,6 +154,12 @@ impl Tree {
         self.options.writable
     }
 
+    /// Whether the host has removed the folder itself.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        rustix::fs::fstat(&*self.root).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     /// Forgets all nodes and locks, as for a new guest. Files that are still open stay so until they are dropped.
     pub fn reset(&mut self) {
         self.nodes.clear();

@@ -177,7 +177,7 @@ impl Builder {
         self.consoles.iter().for_each(|console| timeline.watch_stream(console));
         let console = attach_consoles(&mut platform, self.consoles, self.channels)?;
         disks::attach(&mut platform, &self.config, &self.temporary_disks, &self.warnings)?;
-        shares::attach(&mut platform, &self.config.shares)?;
+        shares::attach(&mut platform, &self.config.shares, &self.warnings)?;
         pmem::attach(&mut platform, ranges)?;
         vhost_user::attach(&mut platform, &memory, &self.config.vhost_user)?;
         let nics = attach_nics(&mut platform, &self.config, self.ports)?;

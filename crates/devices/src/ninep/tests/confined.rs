@@ -1,6 +1,9 @@
 //! What a guest must not reach or change.
 
+use std::sync::{Arc, Mutex};
+
 use super::*;
+use crate::warnings::Warnings;
 
 #[test]
 fn nothing_changes_in_what_is_read_only() {
@@ -119,6 +122,24 @@ fn no_link_leads_out() {
     assert_eq!(client.create(2, "file", RDWR | TRUNC), Err(ELOOP));
     assert_eq!(fs::read(outside.join("secret")).unwrap(), b"secret");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+}
+
+#[test]
+fn a_root_that_is_gone_is_told_once() {
+    let Bench { mut client, root, _folder, .. } = bench();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&told);
+    client.driver.device_mut().warnings =
+        Warnings::new(move |line| lines.lock().unwrap().push(line.to_owned()));
+    assert!(client.walk(ROOT, 1, &["missing"]).is_err());
+    assert!(told.lock().unwrap().is_empty(), "that is no trouble");
+    fs::remove_dir(&root).unwrap();
+    for _ in 0..2 {
+        assert_eq!(client.ask(MKDIR, with(ROOT).s("new").u32(0o700).u32(0)), Err(ENOENT));
+    }
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("the folder was removed on the host"), "{told:?}");
 }
 
 #[test]
