@@ -5,6 +5,7 @@ mod hammer;
 mod offload;
 mod patience;
 mod properties;
+mod replay;
 mod switching;
 mod waiting;
 
