@@ -4,7 +4,8 @@ use snowboot_config::UserNetworkConfig;
 
 use crate::disk::split;
 
-const OPTIONS: &str = "restrict, dns=ADDRESS and hostfwd=tcp::HOSTPORT-:GUESTPORT";
+const OPTIONS: &str =
+    "restrict, dns=ADDRESS and hostfwd=tcp::HOSTPORT-:GUESTPORT or hostfwd=unix:PATH-:GUESTPORT";
 
 /// Reads a network.
 pub(crate) fn parse(text: &str) -> Result<UserNetworkConfig, String> {
@@ -19,6 +20,9 @@ pub(crate) fn parse(text: &str) -> Result<UserNetworkConfig, String> {
         match option.split_once('=').unwrap_or((&option, "")) {
             ("restrict", "" | "on" | "yes") => network.restrict = true,
             ("dns", address) => network.dns = Some(UserNetworkConfig::parse_dns(address).map_err(wrong)?),
+            ("hostfwd", rule) if rule.starts_with("unix:") => {
+                network.forward_sockets.push(rule.parse().map_err(wrong)?);
+            }
             ("hostfwd", rule) => network.forward_ports.push(rule.parse().map_err(wrong)?),
             _ => return Err(format!("`{option}` is not an option: there are {OPTIONS}")),
         }
@@ -36,6 +40,8 @@ mod tests {
         let network = parse("user,restrict,dns=127.0.0.1:5353,hostfwd=tcp::0-:22,hostfwd=udp::1-:2").unwrap();
         assert!(network.restrict && network.forward_ports.len() == 2);
         assert_eq!(network.dns, "127.0.0.1:5353".parse().ok());
+        let network = parse("user,hostfwd=unix:/run/web-:80").unwrap();
+        assert_eq!(network.forward_sockets, ["unix:/run/web-:80".parse().unwrap()]);
     }
 
     #[test]

@@ -23,6 +23,6 @@ pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
 pub use profile::BootProfile;
 pub use share::{ShareCache, ShareConfig, ShareProtocol};
 pub use store::{StoreConfig, StoreDevice, StoreSource};
-pub use user_network::{ForwardFrom, ForwardProtocol, PortForward, UserNetworkConfig};
+pub use user_network::{ForwardFrom, ForwardProtocol, PortForward, SocketForward, UserNetworkConfig};
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};
 pub use vhost_user::{VhostUserConfig, VhostUserDevice};

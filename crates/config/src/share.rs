@@ -61,7 +61,7 @@ impl ShareConfig {
     /// `"${SHARED_DIR:-$TMPDIR/xchg}"` the one for all machines.
     #[must_use]
     pub fn has_variables(&self) -> bool {
-        self.path.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b'$' | b'"'))
+        has_variables(&self.path)
     }
 
     /// Whether `tag` can be a share's tag.
@@ -139,6 +139,11 @@ impl FromStr for ShareProtocol {
             other => Err(ValueError(format!("`{other}` is no protocol for shares: choose virtiofs or 9p"))),
         }
     }
+}
+
+/// Whether a path is a word of a shell script with variables in it.
+pub(crate) fn has_variables(path: &std::path::Path) -> bool {
+    path.as_os_str().as_encoded_bytes().iter().any(|byte| matches!(byte, b'$' | b'"'))
 }
 
 #[cfg(test)]

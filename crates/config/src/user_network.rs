@@ -1,11 +1,13 @@
 //! The user-mode network: a machine's way to the host and out.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Serialize;
 
 use crate::ValueError;
+use crate::share::has_variables;
 
 /// A network card whose other end is a gateway, as QEMU's `-netdev user` is: 10.0.2.0/24 with DHCP, a resolver and the
 /// host's loopback at 10.0.2.2.
@@ -19,6 +21,37 @@ pub struct UserNetworkConfig {
     pub dns: Option<SocketAddr>,
     /// Ports that lead from one side to the other: `virtualisation.forwardPorts` of NixOS.
     pub forward_ports: Vec<PortForward>,
+    /// Unix sockets of the host's that lead to a port of the guest's, or the other way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forward_sockets: Vec<SocketForward>,
+}
+
+/// A Unix socket of the host's (`SOCK_STREAM`) and a TCP port of the guest's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "FlatSocket")]
+pub struct SocketForward {
+    /// The side that connects.
+    pub from: ForwardFrom,
+    /// The socket. From the host: it is made. From the guest: somebody listens there by the time that the guest connects.
+    pub host: PathBuf,
+    /// The guest's end. From the guest: what it connects to.
+    pub guest: SocketAddrV4,
+}
+
+/// One as manifests have it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct FlatSocket {
+    from: ForwardFrom,
+    host_socket: PathBuf,
+    guest_address: Ipv4Addr,
+    guest_port: u16,
+}
+
+impl From<SocketForward> for FlatSocket {
+    fn from(SocketForward { from, host, guest }: SocketForward) -> Self {
+        Self { from, host_socket: host, guest_address: *guest.ip(), guest_port: guest.port() }
+    }
 }
 
 /// A port of one side that leads to a port of the other.
@@ -118,33 +151,76 @@ impl PortForward {
     /// # Errors
     /// When it cannot be: the text says why.
     pub fn check(self) -> Result<Self, ValueError> {
-        let wrong = |why: String| Err(ValueError(why));
-        let [a, b, c, last] = self.guest.ip().octets();
-        if self.guest.port() == 0 {
-            return wrong("a forward needs a guest port, 1 to 65535".to_owned());
-        }
-        if [a, b, c] != [10, 0, 2] || matches!(last, 0 | 255) {
-            let address = self.guest.ip();
-            return wrong(format!("the guest address {address} is not in the user network, 10.0.2.0/24"));
-        }
+        check_guest(self.from, self.guest)?;
+        let wrong = |why: &str| Err(ValueError(why.to_owned()));
         if self.from == ForwardFrom::Host {
             return Ok(self);
         }
         if self.protocol == ForwardProtocol::Udp {
-            return wrong("forwards from the guest carry TCP only; it reaches UDP at 10.0.2.2".to_owned());
+            return wrong("forwards from the guest carry TCP only; it reaches UDP at 10.0.2.2");
         }
         if self.host.port() == 0 {
-            return wrong("a forward from the guest needs a host port, 1 to 65535".to_owned());
-        }
-        // 2 is the gateway, 3 the resolver, and 15 the guest itself.
-        if matches!(last, 2 | 3 | 15) {
-            return wrong(format!(
-                "the guest address {} is taken: choose another one of 10.0.2.0/24",
-                self.guest.ip()
-            ));
+            return wrong("a forward from the guest needs a host port, 1 to 65535");
         }
         Ok(self)
     }
+}
+
+impl SocketForward {
+    /// The longest path that a socket's address holds (unix(7)), without the zero behind it.
+    const LONGEST: usize = 107;
+
+    /// # Errors
+    /// When it cannot be: the text says why.
+    pub fn check(self) -> Result<Self, ValueError> {
+        check_guest(self.from, self.guest)?;
+        if self.host.as_os_str().is_empty() {
+            return Err(ValueError("a forward of a socket needs the socket's path".to_owned()));
+        }
+        Ok(self)
+    }
+
+    /// Whether its path is given by variables, as those of shares can be.
+    #[must_use]
+    pub fn has_variables(&self) -> bool {
+        has_variables(&self.host)
+    }
+
+    /// Whether the path is one that a socket can have.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn check_path(path: &Path) -> Result<(), ValueError> {
+        let length = path.as_os_str().len();
+        if length <= Self::LONGEST {
+            return Ok(());
+        }
+        let most = Self::LONGEST;
+        Err(ValueError(format!(
+            "the path {} of a socket has {length} bytes; {most} are possible",
+            path.display()
+        )))
+    }
+}
+
+/// The guest's end of a forward.
+fn check_guest(from: ForwardFrom, guest: SocketAddrV4) -> Result<(), ValueError> {
+    let (address, [a, b, c, last]) = (guest.ip(), guest.ip().octets());
+    if guest.port() == 0 {
+        return Err(ValueError("a forward needs a guest port, 1 to 65535".to_owned()));
+    }
+    if [a, b, c] != [10, 0, 2] || matches!(last, 0 | 255) {
+        return Err(ValueError(format!(
+            "the guest address {address} is not in the user network, 10.0.2.0/24"
+        )));
+    }
+    // 2 is the gateway, 3 the resolver, and 15 the guest itself.
+    if from == ForwardFrom::Guest && matches!(last, 2 | 3 | 15) {
+        return Err(ValueError(format!(
+            "the guest address {address} is taken: choose another one of 10.0.2.0/24"
+        )));
+    }
+    Ok(())
 }
 
 /// QEMU's way to write a forward from the host (`hostfwd` of `-netdev user`, `hostfwd_add` of its monitor), such as
@@ -176,6 +252,22 @@ impl FromStr for PortForward {
             Some(IpAddr::V6(_)) => return Err(wrong()),
         }
         forward.check()
+    }
+}
+
+/// The same for a socket, such as `unix:/run/user/1000/web-:80`.
+impl FromStr for SocketForward {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError(format!("`{text}` is no forward such as unix:/run/guest.socket-:80"));
+        let (host, guest) =
+            text.strip_prefix("unix:").and_then(|rest| rest.rsplit_once('-')).ok_or_else(wrong)?;
+        let (address, port) = guest.rsplit_once(':').ok_or_else(wrong)?;
+        let address =
+            if address.is_empty() { PortForward::GUEST } else { address.parse().map_err(|_| wrong())? };
+        let guest = SocketAddrV4::new(address, port.parse().map_err(|_| wrong())?);
+        Self { from: ForwardFrom::Host, host: host.into(), guest }.check()
     }
 }
 
@@ -234,10 +326,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn forwards_of_sockets_are_written_alike() {
+        let socket = |host: &str, guest: &str| SocketForward {
+            from: ForwardFrom::Host,
+            host: host.into(),
+            guest: guest.parse().unwrap(),
+        };
+        assert_eq!("unix:/run/a-b-:80".parse(), Ok(socket("/run/a-b", "10.0.2.15:80")));
+        assert_eq!("unix:s-10.0.2.16:80".parse(), Ok(socket("s", "10.0.2.16:80")));
+        for text in
+            ["unix:", "unix:-:80", "unix:/s", "unix:/s-:0", "unix:/s-:x", "unix:/s-192.0.2.1:80", "/s-:80"]
+        {
+            assert!(text.parse::<SocketForward>().is_err(), "{text}");
+        }
+        assert!(SocketForward::check_path(Path::new(&"x".repeat(107))).is_ok());
+        assert!(SocketForward::check_path(Path::new(&"x".repeat(108))).is_err());
+    }
+
     proptest! {
         #[test]
         fn no_text_is_too_odd(text in "(tcp|udp|[\\[\\]:0-9.-]|\\PC){0,12}") {
             let _ = text.parse::<PortForward>();
+            let _ = text.parse::<SocketForward>();
             let _ = UserNetworkConfig::parse_dns(&text);
         }
     }

@@ -125,7 +125,7 @@ pub use event::{BlockInfo, Event, Level, Record, RunError, Sink, Step};
 #[cfg(feature = "kvm")]
 pub use kvm::KvmLauncher;
 pub use log::{Block, Logger};
-pub use machine::{Execute, MachineHandle, PowerEvent, PowerEventKind, Reply, Start, find_shares};
+pub use machine::{Execute, MachineHandle, PowerEvent, PowerEventKind, Reply, Start, find_paths};
 pub use memory::MemoryUse;
 pub use networks::{Direction, FileCapture, Networks, Vlan, port_name};
 pub use options::Options;

@@ -18,7 +18,7 @@ use snowboot_config::{NodeConfig, PortForward};
 
 pub use self::commands::{Execute, Reply};
 pub use self::power::{PowerEvent, PowerEventKind, Start};
-pub use self::shares::find_shares;
+pub use self::shares::find_paths;
 
 use crate::console::{ConsoleLog, ConsoleWriter};
 use crate::control::{Control, Turn, lock};

@@ -6,12 +6,16 @@ mod guest;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use guest::Guest;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use smoltcp::socket::tcp::State;
-use snowboot_config::{ForwardFrom, ForwardProtocol, PortForward, UserNetworkConfig};
+use snowboot_config::{ForwardFrom, ForwardProtocol, PortForward, SocketForward, UserNetworkConfig};
 
 /// More than all buffers on the way together.
 const MUCH: usize = 4 << 20;
@@ -35,8 +39,8 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect()
 }
 
-fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+fn read_to_end(stream: &mut (impl Read + AsFd)) -> Vec<u8> {
+    set_socket_timeout(&*stream, Timeout::Recv, Some(Duration::from_secs(30))).unwrap();
     let mut data = Vec::new();
     stream.read_to_end(&mut data).unwrap();
     data
@@ -253,6 +257,64 @@ fn a_forward_that_cannot_be_says_so_and_one_that_is_there_is_not_made_twice() {
 }
 
 #[test]
+fn a_socket_of_the_host_leads_to_the_guest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("web");
+    // What a program that was killed leaves behind.
+    drop(UnixListener::bind(&path).unwrap());
+    let config = with_socket(ForwardFrom::Host, &path, "10.0.2.15:80");
+    let mut guest = Guest::new(&config);
+    let socket = guest.listen(80);
+    let there = path.clone();
+    let client = thread::spawn(move || {
+        let mut stream = UnixStream::connect(there).unwrap();
+        stream.write_all(b"GET").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        read_to_end(&mut stream)
+    });
+    assert_eq!(guest.read_to_end(socket), b"GET");
+    guest.send(socket, &pattern(MUCH));
+    guest.tcp(socket).close();
+    guest.until("the end", |guest| (!guest.tcp(socket).is_open()).then_some(()));
+    assert!(client.join().unwrap() == pattern(MUCH));
+    // Somebody listens there now.
+    let error = snowboot_uplink::gateway::UserNetwork::start("other", &config).unwrap_err().to_string();
+    assert!(error.contains("web") && error.contains("choose another path"), "{error}");
+    drop(guest);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_guest_reaches_a_socket_of_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("service");
+    let listener = UnixListener::bind(&path).unwrap();
+    let config =
+        UserNetworkConfig { restrict: true, ..with_socket(ForwardFrom::Guest, &path, "10.0.2.100:7") };
+    let mut guest = Guest::new(&config);
+    let server = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let said = read_to_end(&mut stream);
+        stream.write_all(&said).unwrap();
+    });
+    let at = "10.0.2.100:7".parse().unwrap();
+    let socket = guest.connected(at);
+    guest.send(socket, &pattern(MUCH));
+    guest.tcp(socket).close();
+    assert!(guest.read_to_end(socket) == pattern(MUCH));
+    server.join().unwrap();
+    // Nobody listens there any more, and then it is not there at all.
+    guest.tcp_is_refused(at);
+    std::fs::remove_file(&path).unwrap();
+    guest.tcp_is_refused(at);
+}
+
+fn with_socket(from: ForwardFrom, path: &Path, guest: &str) -> UserNetworkConfig {
+    let forward = SocketForward { from, host: path.to_owned(), guest: guest.parse().unwrap() };
+    UserNetworkConfig { forward_sockets: vec![forward], ..open() }
+}
+
+#[test]
 fn datagrams_find_their_way_back() {
     let mut guest = Guest::new(&open());
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -324,8 +386,12 @@ fn a_restricted_guest_reaches_nobody_but_is_reached() {
         host: listener.local_addr().unwrap(),
         guest: "10.0.2.100:7".parse().unwrap(),
     };
-    let config =
-        UserNetworkConfig { restrict: true, dns: datagrams.local_addr().ok(), forward_ports: vec![forward] };
+    let config = UserNetworkConfig {
+        restrict: true,
+        dns: datagrams.local_addr().ok(),
+        forward_ports: vec![forward],
+        ..UserNetworkConfig::default()
+    };
     let mut guest = Guest::without_address(&config);
     assert_eq!(guest.ask_for_address().1, None, "a router that leads nowhere");
     guest.tcp_is_refused(at);

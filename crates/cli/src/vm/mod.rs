@@ -25,7 +25,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use clap::builder::RangedU64ValueParser;
 use snowboot_config::NodeConfig;
-use snowboot_driver::{Workshop, find_shares};
+use snowboot_driver::{Workshop, find_paths};
 use snowboot_qemu::arguments::Arguments;
 use snowboot_qemu::qmp::{Listener, Server};
 use snowboot_qemu::{Power, hmp};
@@ -139,7 +139,7 @@ impl Machine {
         })?;
         let state = environment.state()?;
         environment.apply(&args.name, &mut node, state.path())?;
-        find_shares(&args.name, &mut node, state.path(), &environment.shared(state.path()))?;
+        find_paths(&args.name, &mut node, state.path(), &environment.shared(state.path()))?;
         node.memory = arguments.memory.unwrap_or(node.memory);
         node.vcpus = arguments.vcpus.unwrap_or(node.vcpus);
         let networks = Networks::connect(&args.name, number, &node, &environment)?;

@@ -278,7 +278,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         profile: profile(&table)?,
         memory: memory(&table)?,
         vcpus: vcpus(&table)?,
-        user_network: user_network::read(&table, &of)?,
+        user_network: user_network::read(&table, &of, folder)?,
         vlans: vlans(&table)?,
         disks: disks::disks(&table, &of, folder)?,
         shares: shares::read(&table, &of, folder)?,

@@ -1,18 +1,19 @@
 //! The user-mode network of a machine.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::str::FromStr;
 
 use super::table::Table;
-use super::tree::{Fault, Node, Value};
-use crate::{ForwardFrom, PortForward, UserNetworkConfig, ValueError};
+use super::tree::{Fault, Value};
+use crate::{ForwardFrom, PortForward, SocketForward, UserNetworkConfig, ValueError};
 
 const KEYS: &[&str] = &["restrict", "dns", "forward-ports"];
 const FORWARD_KEYS: &[&str] =
-    &["from", "protocol", "host-address", "host-port", "guest-address", "guest-port"];
+    &["from", "protocol", "host-address", "host-port", "host-socket", "guest-address", "guest-port"];
 
-/// `true`, or a table of what it is to be like.
-pub(super) fn read(table: &Table<'_>, of: &str) -> Result<Option<UserNetworkConfig>, Fault> {
+/// `true`, or a table of what it is to be like. Paths begin at `folder`.
+pub(super) fn read(table: &Table<'_>, of: &str, folder: &Path) -> Result<Option<UserNetworkConfig>, Fault> {
     let Some(node) = table.get("user-network") else { return Ok(None) };
     match &node.value {
         Value::Boolean(wanted) => return Ok(wanted.then(UserNetworkConfig::default)),
@@ -24,22 +25,53 @@ pub(super) fn read(table: &Table<'_>, of: &str) -> Result<Option<UserNetworkConf
     }
     let table = Table::read(node, &format!("the user network of {of}"), KEYS)?;
     let dns = table.text("dns")?.map(UserNetworkConfig::parse_dns).transpose();
-    let forwards = table.list("forward-ports")?.unwrap_or_default().iter().zip(1..);
-    let forward = |(node, number): (&Node, u32)| {
-        forward(node, &format!("forward {number} of the user network of {of}"))
-    };
-    Ok(Some(UserNetworkConfig {
+    let mut network = UserNetworkConfig {
         restrict: table.boolean("restrict")?.unwrap_or(false),
         dns: dns.map_err(|error| table.wrong("dns", &error.to_string()))?,
-        forward_ports: forwards.map(forward).collect::<Result<_, _>>()?,
-    }))
+        ..UserNetworkConfig::default()
+    };
+    let forwards = table.list("forward-ports")?.unwrap_or_default().iter().zip(1..);
+    for (node, number) in forwards {
+        let number: u32 = number;
+        let table =
+            Table::read(node, &format!("forward {number} of the user network of {of}"), FORWARD_KEYS)?;
+        match table.text("host-socket")? {
+            None => network.forward_ports.push(port_forward(&table)?),
+            Some(path) => network.forward_sockets.push(socket_forward(&table, path, folder)?),
+        }
+    }
+    Ok(Some(network))
 }
 
-fn forward(node: &Node, of: &str) -> Result<PortForward, Fault> {
-    let table = Table::read(node, of, FORWARD_KEYS)?;
-    let from: ForwardFrom = parsed(&table, "from")?.unwrap_or_default();
-    let host: IpAddr = address(&table, "host-address")?.unwrap_or(Ipv4Addr::LOCALHOST.into());
-    let guest: Option<Ipv4Addr> = address(&table, "guest-address")?;
+fn port_forward(table: &Table<'_>) -> Result<PortForward, Fault> {
+    let host: IpAddr = address(table, "host-address")?.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let (from, guest) = guest_end(table)?;
+    let forward = PortForward {
+        from,
+        protocol: parsed(table, "protocol")?.unwrap_or_default(),
+        host: SocketAddr::new(host, port(table, "host-port")?),
+        guest,
+    };
+    forward.check().map_err(|error| table.fault(&error.to_string()))
+}
+
+/// A path with variables is left for the run to find, as those of shares are.
+fn socket_forward(table: &Table<'_>, path: &str, folder: &Path) -> Result<SocketForward, Fault> {
+    if let Some(key) =
+        ["protocol", "host-address", "host-port"].into_iter().find(|key| table.get(key).is_some())
+    {
+        return Err(
+            table.wrong(key, "a forward with `host-socket` has none: it carries TCP to or from that socket")
+        );
+    }
+    let (from, guest) = guest_end(table)?;
+    let host = if path.is_empty() || path.contains(['$', '"']) { path.into() } else { folder.join(path) };
+    SocketForward { from, host, guest }.check().map_err(|error| table.fault(&error.to_string()))
+}
+
+fn guest_end(table: &Table<'_>) -> Result<(ForwardFrom, SocketAddrV4), Fault> {
+    let from: ForwardFrom = parsed(table, "from")?.unwrap_or_default();
+    let guest: Option<Ipv4Addr> = address(table, "guest-address")?;
     let guest = match (guest, from) {
         (Some(address), _) => address,
         (None, ForwardFrom::Host) => PortForward::GUEST,
@@ -47,13 +79,7 @@ fn forward(node: &Node, of: &str) -> Result<PortForward, Fault> {
             return Err(table.fault("`guest-address`, what the guest is to connect to, is missing"));
         }
     };
-    let forward = PortForward {
-        from,
-        protocol: parsed(&table, "protocol")?.unwrap_or_default(),
-        host: SocketAddr::new(host, port(&table, "host-port")?),
-        guest: SocketAddrV4::new(guest, port(&table, "guest-port")?),
-    };
-    forward.check().map_err(|error| table.fault(&error.to_string()))
+    Ok((from, SocketAddrV4::new(guest, port(table, "guest-port")?)))
 }
 
 fn parsed<T: FromStr<Err = ValueError>>(table: &Table<'_>, key: &str) -> Result<Option<T>, Fault> {
@@ -155,6 +181,33 @@ mod tests {
         ] {
             let error = network(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_forwarded_too() {
+        let text = r#"user-network = { forward-ports = [
+            { host-socket = "run/web", guest-port = 80 },
+            { from = "guest", host-socket = "$TMPDIR/service", guest-address = "10.0.2.100", guest-port = 7 },
+            { host-port = 8080, guest-port = 80 } ] }"#;
+        let found = network(text).unwrap().unwrap();
+        assert_eq!(found.forward_ports.len(), 1);
+        let [web, service] = found.forward_sockets.as_slice() else { panic!("{found:?}") };
+        assert_eq!(
+            (web.host.as_path(), web.guest),
+            (Path::new("/t/run/web"), "10.0.2.15:80".parse().unwrap())
+        );
+        assert!(service.has_variables() && service.from == ForwardFrom::Guest);
+        for (forward, part) in [
+            ("host-socket = '/s'", "needs a guest port"),
+            ("host-socket = '', guest-port = 1", "needs the socket's path"),
+            ("host-socket = '/s', guest-port = 1, host-port = 2", "a forward with `host-socket` has none"),
+            ("host-socket = '/s', guest-port = 1, protocol = 'udp'", "a forward with `host-socket` has none"),
+            ("from = 'guest', host-socket = '/s', guest-port = 1", "`guest-address`"),
+        ] {
+            let error =
+                network(&format!("user-network = {{ forward-ports = [{{ {forward} }}] }}")).unwrap_err();
+            assert!(error.contains(part), "{forward}: {error}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Where the folders of a machine's shares are in this run.
+//! Where the folders of a machine's shares are in this run, and the sockets of its forwards.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use snowboot_config::{NodeConfig, ShareConfig};
+use snowboot_config::{NodeConfig, ShareConfig, SocketForward};
 
 use super::MachineHandle;
 use crate::error::Error;
@@ -16,27 +16,41 @@ const OF_MACHINE: &str = "TMPDIR";
 const OF_ALL: &str = "SHARED_DIR";
 
 impl MachineHandle {
-    /// Its description, with the paths of shares that are given by variables as they are in this run.
+    /// Its description, with the paths that are given by variables as they are in this run.
     pub(super) fn node_in_run(&self) -> Result<Cow<'_, NodeConfig>, Error> {
         let node = self.node();
-        if !node.shares.iter().any(ShareConfig::has_variables) {
+        let of_sockets = node.user_network.iter().flat_map(|network| &network.forward_sockets);
+        if !node.shares.iter().any(ShareConfig::has_variables)
+            && !of_sockets.clone().any(SocketForward::has_variables)
+        {
             return Ok(Cow::Borrowed(node));
         }
         let mut node = node.clone();
-        find_shares(self.name(), &mut node, &self.state_folder()?, &self.shared_folder()?)?;
+        find_paths(self.name(), &mut node, &self.state_folder()?, &self.shared_folder()?)?;
         Ok(Cow::Owned(node))
     }
 }
 
-/// Puts the paths of the shares of `machine` that are given by variables as they are where `state` is the machine's own folder
-/// (`TMPDIR`), and `shared` the one for all machines (`SHARED_DIR`). Folders below those two are made.
+/// Puts the paths of `machine` that are given by variables as they are where `state` is the machine's own folder (`TMPDIR`), and
+/// `shared` the one for all machines (`SHARED_DIR`): those of shares, and of sockets that are forwarded. Shared folders below those
+/// two are made.
 ///
 /// # Errors
 /// When a path cannot be understood, a variable is not set, or a folder cannot be made.
-pub fn find_shares(machine: &str, node: &mut NodeConfig, state: &Path, shared: &Path) -> Result<(), Error> {
+pub fn find_paths(machine: &str, node: &mut NodeConfig, state: &Path, shared: &Path) -> Result<(), Error> {
     let own = [(OF_MACHINE, state), (OF_ALL, shared)];
     for share in node.shares.iter_mut().filter(|share| share.has_variables()) {
         share.path = folder_of(machine, share, &own)?;
+    }
+    let sockets = node.user_network.iter_mut().flat_map(|network| &mut network.forward_sockets);
+    for socket in sockets.filter(|socket| socket.has_variables()) {
+        let wrong = |why: String| {
+            Error::setup(format!(
+                "{machine}: the socket of a forward is `{}`, and {why}",
+                socket.host.display()
+            ))
+        };
+        socket.host = in_run(&socket.host, &own).map_err(wrong)?;
     }
     Ok(())
 }
@@ -46,17 +60,22 @@ fn folder_of(machine: &str, share: &ShareConfig, own: &[(&str, &Path)]) -> Resul
         let source = share.path.display();
         Error::setup(format!("{machine}: the share `{}` is of `{source}`, and {why}", share.tag))
     };
-    let variable = |name: &str| -> Option<OsString> {
-        let ours = own.iter().find(|(known, _)| *known == name);
-        ours.map(|(_, folder)| folder.into()).or_else(|| std::env::var_os(name))
-    };
-    let word = share.path.to_str().ok_or_else(|| wrong("that is not Unicode".to_owned()))?;
-    let folder = PathBuf::from(expand(word, &variable).map_err(wrong)?);
+    let folder = in_run(&share.path, own).map_err(wrong)?;
     // The start script of a NixOS machine makes those below its own folders.
     if own.iter().any(|(_, of_run)| is_below(&folder, of_run)) {
         fs::create_dir_all(&folder).map_err(|error| wrong(format!("it cannot be made: {error}")))?;
     }
     Ok(folder)
+}
+
+/// A path without its variables.
+fn in_run(path: &Path, own: &[(&str, &Path)]) -> Result<PathBuf, String> {
+    let variable = |name: &str| -> Option<OsString> {
+        let ours = own.iter().find(|(known, _)| *known == name);
+        ours.map(|(_, folder)| folder.into()).or_else(|| std::env::var_os(name))
+    };
+    let word = path.to_str().ok_or_else(|| "that is not Unicode".to_owned())?;
+    expand(word, &variable).map(PathBuf::from)
 }
 
 fn is_below(folder: &Path, of_run: &Path) -> bool {

@@ -31,6 +31,8 @@ pub enum Target {
     Address(SocketAddr),
     /// Whatever resolver the host uses.
     Resolver,
+    /// A socket of the host's without an address, by the number that a [`GuestForward`](super::GuestForward) has for it.
+    Socket(usize),
 }
 
 /// Transport protocols that are carried to the host.
@@ -86,7 +88,7 @@ fn is_beyond(address: IpAddr) -> bool {
 pub(super) fn target(config: &Config, protocol: Protocol, to: SocketAddr) -> Option<Target> {
     let forward = config.guest_forwards.iter().find(|forward| SocketAddr::V4(forward.guest) == to);
     if let (Protocol::Tcp, Some(forward)) = (protocol, forward) {
-        return Some(Target::Address(forward.host));
+        return Some(forward.host);
     }
     if config.restrict || to.port() == 0 {
         return None;
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn restricted_guests_reach_what_they_were_given() {
         let guest = "10.0.2.100:7".parse().unwrap();
-        let host = "127.0.0.1:7777".parse().unwrap();
+        let host = Target::Address("127.0.0.1:7777".parse().unwrap());
         let config = Config { restrict: true, guest_forwards: vec![GuestForward { guest, host }] };
         assert_eq!(to("10.0.2.100:7", &config), address("127.0.0.1:7777"));
         for text in ["10.0.2.2:80", "10.0.2.3:53", "192.0.2.1:1", "10.0.2.100:8"] {

@@ -67,17 +67,17 @@ const NEIGHBOR_ADVERTISEMENT: [u8; 2] = [136, 0];
 pub struct Config {
     /// Guests reach nothing but the gateway itself and its guest forwards, and answer host forwards: QEMU's `restrict=on`.
     pub restrict: bool,
-    /// Addresses of the network that lead to one of the host's.
+    /// Addresses of the network that lead to something of the host's.
     pub guest_forwards: Vec<GuestForward>,
 }
 
-/// A TCP port of the network that leads to one of the host's: QEMU's `guestfwd`.
+/// A TCP port of the network that leads to a socket of the host's: QEMU's `guestfwd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestForward {
     /// What the guest connects to, in 10.0.2.0/24.
     pub guest: SocketAddrV4,
     /// Where that leads.
-    pub host: SocketAddr,
+    pub host: Target,
 }
 
 /// Names a TCP connection for as long as the gateway lives.
@@ -449,7 +449,7 @@ impl Gateway {
         };
         let owner = match target {
             Target::Resolver => Owner::Resolver(from, to),
-            Target::Address(_) => Owner::Socket(from),
+            Target::Address(_) | Target::Socket(_) => Owner::Socket(from),
         };
         let (socket, evicted) = self.datagrams.of(now, owner);
         self.actions.extend(evicted.map(|socket| Action::Forget { socket }));

@@ -1,8 +1,12 @@
 //! Ports of the host that lead to a guest.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use snowboot_config::{ForwardProtocol, PortForward};
@@ -10,16 +14,61 @@ use snowboot_network::gateway::{ForwardId, Gateway};
 
 use super::events::{Events, Source};
 use super::sockets::AT_ONCE;
-use super::streams::{self, Streams};
+use super::streams::{self, Socket, Streams};
+
+/// What the guest sees those who come by a Unix socket at: ports of the host's loopback that Linux gives to nobody by itself. One that
+/// is in use is passed over.
+const UNIX_PEER: u16 = 61_000;
 
 /// The host's end of a forward.
 #[derive(Debug)]
 pub(super) enum Door {
     Tcp(TcpListener),
     Udp(UdpSocket),
+    Unix(Named),
+}
+
+/// A Unix socket that is listened at; its name goes with it.
+#[derive(Debug)]
+pub(super) struct Named {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode, so that nobody else's file is removed.
+    identity: (u64, u64),
+}
+
+impl Named {
+    /// Listens at `path`. A socket that nobody listens at any more is replaced.
+    fn listen(path: &Path) -> std::io::Result<Self> {
+        let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+        if is_socket && UnixStream::connect(path).is_err_and(|it| it.kind() == ErrorKind::ConnectionRefused) {
+            fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        let identity = identity(path)?;
+        Ok(Self { listener, path: path.to_owned(), identity })
+    }
+}
+
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|it| (it.dev(), it.ino()))
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Door {
+    /// A Unix socket at `path`.
+    pub(super) fn open_socket(path: &Path) -> std::io::Result<Self> {
+        Named::listen(path).map(Self::Unix)
+    }
+
     /// Opens it; the address has the port that it got.
     pub(super) fn open(forward: &PortForward) -> std::io::Result<(Self, SocketAddr)> {
         match forward.protocol {
@@ -59,6 +108,7 @@ impl Forwards {
         match &door {
             Door::Tcp(listener) => events.watch(listener, Source::Forward(number))?,
             Door::Udp(socket) => events.watch(socket, Source::Forward(number))?,
+            Door::Unix(named) => events.watch(&named.listener, Source::Forward(number))?,
         }
         self.next = number.wrapping_add(1);
         self.forwards.insert(number, Forward { door, guest, ready: true });
@@ -84,7 +134,15 @@ impl Forwards {
         for (number, forward) in self.forwards.iter_mut().filter(|(_, forward)| forward.ready) {
             for _ in 0..AT_ONCE {
                 let served = match &forward.door {
-                    Door::Tcp(listener) => accept(now, listener, forward.guest, gateway, streams, events),
+                    Door::Tcp(listener) => {
+                        let come = listener.accept().map(|(socket, peer)| (Socket::Tcp(socket), peer));
+                        accept(now, come, forward.guest, gateway, streams, events)
+                    }
+                    Door::Unix(named) => {
+                        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, UNIX_PEER));
+                        let come = named.listener.accept().map(|(socket, _)| (Socket::Unix(socket), peer));
+                        accept(now, come, forward.guest, gateway, streams, events)
+                    }
                     Door::Udp(_) if !gateway.wants_frames() => break,
                     Door::Udp(socket) => {
                         receive(now, ForwardId(*number), socket, forward.guest, buffer, gateway)
@@ -111,14 +169,14 @@ impl Forwards {
 /// Takes one connection; whether to look for another one.
 fn accept(
     now: Duration,
-    listener: &TcpListener,
+    come: std::io::Result<(Socket, SocketAddr)>,
     guest: SocketAddr,
     gateway: &mut Gateway,
     streams: &mut Streams,
     events: &Events,
 ) -> bool {
-    let (socket, peer) = match listener.accept() {
-        Ok(accepted) => accepted,
+    let (socket, peer) = match come {
+        Ok(come) => come,
         Err(error) => return error.kind() == ErrorKind::Interrupted,
     };
     match gateway.accept(now, guest, peer) {

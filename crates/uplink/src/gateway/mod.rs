@@ -18,12 +18,13 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use snowboot_config::{ForwardFrom, PortForward, UserNetworkConfig};
+use snowboot_config::{ForwardFrom, PortForward, SocketForward, UserNetworkConfig};
 use snowboot_network::Port;
-use snowboot_network::gateway::{Config, Gateway, GuestForward};
+use snowboot_network::gateway::{Config, Gateway, GuestForward, Target};
 
 use self::forwards::Door;
 use self::turns::Turns;
@@ -50,6 +51,16 @@ pub enum Error {
         /// The host's address.
         from: SocketAddr,
         /// The guest's.
+        to: SocketAddrV4,
+        /// Why not.
+        why: io::Error,
+    },
+    /// A Unix socket cannot be made.
+    #[error("Cannot forward the socket {path} to port {to} of the guest: {why}; choose another path", path = .path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The guest's address.
         to: SocketAddrV4,
         /// Why not.
         why: io::Error,
@@ -103,19 +114,20 @@ impl UserNetwork {
     /// Opens the forwards and starts the thread. Nobody is behind it until [`UserNetwork::plug`]. `name` is for people.
     ///
     /// # Errors
-    /// When a port of the host's cannot be listened at, or the host has no more descriptors or threads.
+    /// When a port or a socket of the host's cannot be listened at, or the host has no more descriptors or threads.
     pub fn start(name: &str, config: &UserNetworkConfig) -> Result<Self, Error> {
-        let from_guest = config.forward_ports.iter().filter(|forward| forward.from == ForwardFrom::Guest);
-        let guest_forwards =
-            from_guest.map(|forward| GuestForward { guest: forward.guest, host: forward.host }).collect();
+        let (doors, guest_sockets) = sockets(config)?;
+        let guest_forwards = guest_forwards(config, &guest_sockets);
         let gateway = Gateway::new(Config { restrict: config.restrict, guest_forwards }, seed());
         let shared = Arc::new(Shared { bell: Bell::new()?, state: Mutex::default() });
-        let mut turns = Turns::new(gateway, config.dns, Arc::clone(&shared))?;
+        let guest_sockets = guest_sockets.into_iter().map(|forward| forward.host).collect();
+        let mut turns = Turns::new(gateway, config.dns, guest_sockets, Arc::clone(&shared))?;
         let thread = std::thread::Builder::new().name(format!("net:{name}")).spawn(move || turns.run())?;
         let network = Self { shared, thread: Some(thread) };
         for forward in config.forward_ports.iter().filter(|forward| forward.from == ForwardFrom::Host) {
             network.forward(*forward)?;
         }
+        doors.into_iter().for_each(|door| network.shared.tell(door));
         Ok(network)
     }
 
@@ -163,6 +175,37 @@ impl Drop for UserNetwork {
             let _ = thread.join();
         }
     }
+}
+
+/// Forwards of sockets: those from the host, listened at, with where they lead, and those from the guest.
+fn sockets(config: &UserNetworkConfig) -> Result<(Vec<Command>, Vec<SocketForward>), Error> {
+    if config.forward_sockets.len() > MOST_FORWARDS {
+        return Err(Error::TooMany);
+    }
+    let (mut doors, mut from_guest) = (Vec::new(), Vec::new());
+    for forward in &config.forward_sockets {
+        let SocketForward { from, host, guest } = forward.clone().check()?;
+        SocketForward::check_path(&host)?;
+        match from {
+            ForwardFrom::Guest => from_guest.push(forward.clone()),
+            ForwardFrom::Host => {
+                let opened = Door::open_socket(&host);
+                let door = opened.map_err(|why| Error::Socket { path: host, to: guest, why })?;
+                doors.push(Command::Forward(door, guest));
+            }
+        }
+    }
+    Ok((doors, from_guest))
+}
+
+/// What a guest reaches at addresses of its own; sockets go by their place in `sockets`.
+fn guest_forwards(config: &UserNetworkConfig, sockets: &[SocketForward]) -> Vec<GuestForward> {
+    let ports = config.forward_ports.iter().filter(|forward| forward.from == ForwardFrom::Guest);
+    let ports =
+        ports.map(|forward| GuestForward { guest: forward.guest, host: Target::Address(forward.host) });
+    let sockets = sockets.iter().enumerate();
+    let sockets = sockets.map(|(number, it)| GuestForward { guest: it.guest, host: Target::Socket(number) });
+    ports.chain(sockets).collect()
 }
 
 /// A number that nobody can guess: the standard library's hasher begins with one of the kernel's.

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use snowboot_network::gateway::{FlowId, Gateway, Refusal};
 
 use super::events::{Events, Happened, Source};
@@ -15,10 +18,84 @@ use super::events::{Events, Happened, Source};
 /// lies in one piece in a ring of 128 KiB.
 const PIECES_AT_ONCE: usize = 4;
 
+/// Where a guest's connection goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Address(SocketAddr),
+    /// A Unix socket.
+    Path(PathBuf),
+}
+
+/// A connection's socket.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => socket.shutdown(how),
+            Self::Unix(socket) => socket.shutdown(how),
+        }
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Self::Tcp(socket) => socket.take_error(),
+            Self::Unix(socket) => socket.take_error(),
+        }
+    }
+
+    /// As it has to be here.
+    fn prepare(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(socket) => {
+                // Whoever writes small pieces has waited for more already: the guest's own stack.
+                let _ = socket.set_nodelay(true);
+                socket.set_nonblocking(true)
+            }
+            Self::Unix(socket) => socket.set_nonblocking(true),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(room),
+            Self::Unix(socket) => socket.read(room),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(bytes),
+            Self::Unix(socket) => socket.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[derive(Debug)]
 struct Stream {
     flow: FlowId,
-    socket: TcpStream,
+    socket: Socket,
     connecting: bool,
     readable: bool,
     writable: bool,
@@ -43,7 +120,7 @@ impl Streams {
         &mut self,
         now: Duration,
         flow: FlowId,
-        to: Option<SocketAddr>,
+        to: Option<&Place>,
         events: &Events,
         gateway: &mut Gateway,
     ) {
@@ -60,14 +137,12 @@ impl Streams {
     }
 
     /// Takes a connection that somebody made to a forward.
-    pub(super) fn accepted(&mut self, flow: FlowId, socket: TcpStream, events: &Events) -> io::Result<()> {
-        socket.set_nonblocking(true)?;
+    pub(super) fn accepted(&mut self, flow: FlowId, socket: Socket, events: &Events) -> io::Result<()> {
         self.add(flow, socket, false, events).map(drop)
     }
 
-    fn add(&mut self, flow: FlowId, socket: TcpStream, connecting: bool, events: &Events) -> io::Result<u64> {
-        // Whoever writes small pieces has waited for more already: the guest's own stack.
-        let _ = socket.set_nodelay(true);
+    fn add(&mut self, flow: FlowId, socket: Socket, connecting: bool, events: &Events) -> io::Result<u64> {
+        socket.prepare()?;
         let number = self.next;
         events.watch(&socket, Source::Stream(number))?;
         self.next = number.wrapping_add(1);
@@ -140,8 +215,8 @@ impl Streams {
     }
 }
 
-/// Has the peer see a reset when the socket is closed.
-pub(super) fn reset(socket: &TcpStream) {
+/// Has the peer see a reset when the socket is closed; that of a Unix socket sees its end.
+pub(super) fn reset(socket: &Socket) {
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
@@ -213,19 +288,33 @@ impl Stream {
 }
 
 /// A socket that is connected, or will be.
-fn open(to: SocketAddr) -> Result<(TcpStream, bool), Errno> {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &to) {
-        Ok(()) => Ok((TcpStream::from(socket), false)),
-        Err(Errno::INPROGRESS) => Ok((TcpStream::from(socket), true)),
-        Err(error) => Err(error),
+fn open(to: &Place) -> Result<(Socket, bool), Errno> {
+    match to {
+        Place::Address(to) => {
+            let socket = stream(if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 })?;
+            match connect(&socket, to) {
+                Ok(()) => Ok((Socket::Tcp(socket.into()), false)),
+                Err(Errno::INPROGRESS) => Ok((Socket::Tcp(socket.into()), true)),
+                Err(error) => Err(error),
+            }
+        }
+        Place::Path(path) => open_unix(path),
     }
 }
 
+/// Such a socket is connected at once, or not at all: a listener whose queue is full says `EAGAIN`.
+fn open_unix(path: &Path) -> Result<(Socket, bool), Errno> {
+    let socket = stream(AddressFamily::UNIX)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok((Socket::Unix(socket.into()), false))
+}
+
+fn stream(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
 /// What came of connecting, when something has.
-fn connection(socket: &TcpStream) -> Option<Result<(), Errno>> {
+fn connection(socket: &Socket) -> Option<Result<(), Errno>> {
     match sockopt::socket_error(socket) {
         Ok(Ok(())) => match rustix::net::getpeername(socket) {
             Ok(_) => Some(Ok(())),
@@ -236,5 +325,6 @@ fn connection(socket: &TcpStream) -> Option<Result<(), Errno>> {
 }
 
 fn refusal(error: Errno) -> Refusal {
-    if error == Errno::CONNREFUSED { Refusal::Refused } else { Refusal::Unreachable }
+    // That of a Unix socket that is not there.
+    if matches!(error, Errno::CONNREFUSED | Errno::NOENT) { Refusal::Refused } else { Refusal::Unreachable }
 }

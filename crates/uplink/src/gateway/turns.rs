@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::events::{Events, Source};
 use super::forwards::Forwards;
 use super::resolver::Resolver;
 use super::sockets::{LONGEST, Sockets};
-use super::streams::Streams;
+use super::streams::{Place, Streams};
 use super::{Command, Shared};
 use crate::wake::now;
 
@@ -27,6 +28,8 @@ pub(super) struct Turns {
     /// A frame that the switch has no room for, and when to try again.
     held: Option<(Frame, Duration)>,
     resolver: Resolver,
+    /// The Unix sockets that guest forwards lead to.
+    guest_sockets: Vec<PathBuf>,
     events: Events,
     streams: Streams,
     sockets: Sockets,
@@ -36,12 +39,18 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub(super) fn new(gateway: Gateway, dns: Option<SocketAddr>, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn new(
+        gateway: Gateway,
+        dns: Option<SocketAddr>,
+        guest_sockets: Vec<PathBuf>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
         Ok(Self {
             gateway,
             port: None,
             held: None,
             resolver: Resolver::new(dns),
+            guest_sockets,
             events: Events::new(&shared.bell)?,
             shared,
             streams: Streams::default(),
@@ -119,14 +128,15 @@ impl Turns {
     }
 
     fn carry_out(&mut self, now: Duration, action: Action) {
-        let Self { gateway, streams, sockets, forwards, events, resolver, .. } = self;
+        let Self { gateway, streams, sockets, forwards, events, resolver, guest_sockets, .. } = self;
         match action {
             Action::Connect { flow, target } => {
                 let to = match target {
-                    Target::Address(address) => Some(address),
-                    Target::Resolver => resolver.address(now),
+                    Target::Address(address) => Some(Place::Address(address)),
+                    Target::Resolver => resolver.address(now).map(Place::Address),
+                    Target::Socket(number) => guest_sockets.get(number).cloned().map(Place::Path),
                 };
-                streams.connect(now, flow, to, events, gateway);
+                streams.connect(now, flow, to.as_ref(), events, gateway);
             }
             Action::Reset { flow } => streams.reset(flow),
             Action::Close { flow } => streams.close(flow),
@@ -136,6 +146,8 @@ impl Turns {
             Action::Send { socket, target: Target::Resolver, data } => {
                 sockets.ask(now, socket, resolver.address(now), &data, events, gateway);
             }
+            // Guest forwards carry no datagrams.
+            Action::Send { target: Target::Socket(_), .. } => {}
             Action::Ping { socket, to, sequence, data } => sockets.ping(socket, to, sequence, &data, events),
             Action::Answer { forward, peer, data } => forwards.answer(forward, peer, &data),
             Action::Forget { socket } => sockets.forget(socket),
