@@ -2,6 +2,7 @@
 # a file system that keeps extended attributes. The guest is not told anything of Snowboot: it mounts them by their tags.
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ sys.path.insert(0, str(Path("tests/guests/programs").absolute()))
 from shared_folder import check_content, check_refusals, fill, guest_python
 
 FOLDER = Path(str(driver.out_dir))
-SHARED, FIXED, LIVE, KEPT = (FOLDER / tag for tag in ("shared", "fixed", "live", "kept"))
+SHARED, FIXED, LIVE, KEPT, GONE = (FOLDER / tag for tag in ("shared", "fixed", "live", "kept", "gone"))
 
 # A file system of its own with all that Linux has, but for attributes.
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1G,mode=755", "share", str(SHARED)], check=True)
@@ -18,7 +19,7 @@ big = fill(FIXED, 24)
 
 start_all()
 machine.wait_for_unit("multi-user.target")
-for tag in ("shared", "fixed", "live", "kept"):
+for tag in ("shared", "fixed", "live", "kept", "gone"):
     machine.succeed(f"mkdir -p /run/{tag}", f"mount -t virtiofs {tag} /run/{tag}")
 
 with subtest("reading what is fixed"):
@@ -171,6 +172,40 @@ with subtest("the host is full"):
     # What the guest could not write after that is an error of the next who syncs this file.
     machine.succeed("rm /run/shared/filler", "dd if=/dev/zero of=/run/shared/other bs=1M count=16 conv=fsync")
     machine.succeed("rm /run/shared/other")
+
+with subtest("the host cuts a file that is mapped"):
+    (GONE / "mapped").write_bytes(b"x" * (8 << 20))
+    machine.succeed(
+        "systemd-run --unit=mapper python3 -c \"import mmap, os, time; f = open('/run/gone/mapped', 'rb');"
+        " m = mmap.mmap(f.fileno(), 8 << 20, prot=mmap.PROT_READ); m[0]; open('/run/ready', 'w');\nwhile not"
+        " os.path.exists('/run/cut'): time.sleep(0.1)\nseen = str(m[7 << 20]); open('/run/seen', 'w').write(seen)\" >&2"
+    )
+    machine.wait_for_file("/run/ready", timeout=60)
+    os.truncate(GONE / "mapped", 100)
+    machine.succeed("touch /run/cut")
+    machine.wait_until_fails("systemctl is-active mapper", timeout=60)
+    # Which of both it is depends on when Linux learns of the new size.
+    seen = machine.succeed("cat /run/seen 2>/dev/null || systemctl show -P ExecMainStatus mapper").strip()
+    assert seen in ("0", "7"), f"neither zeros nor SIGBUS: {seen}"
+    machine.wait_until_succeeds("test $(cat /run/gone/mapped | wc -c) = 100", timeout=60)
+
+with subtest("the folder goes away"):
+    machine.succeed(
+        "systemd-run --unit=holder sh -c 'exec 7>>/run/gone/held; touch /run/holds;"
+        " while ! test -e /run/went; do sleep 0.1; done; echo still >&7 && touch /run/written' >&2"
+    )
+    machine.wait_for_file("/run/holds", timeout=60)
+    shutil.rmtree(GONE)
+    assert machine.execute("timeout 30 ls -A /run/gone 2>/dev/null")[1] == ""
+    machine.succeed("touch /run/went")
+    machine.wait_for_file("/run/written", timeout=60)
+    # One that comes in its place is another.
+    GONE.mkdir()
+    for command in ("cat /run/gone/mapped", "touch /run/gone/new", "mkdir /run/gone/new"):
+        status, said = machine.execute(f"timeout 30 {command} 2>&1")
+        assert status == 1 and ("No such file" in said or "Stale file handle" in said), f"{command}: {status}, {said}"
+    assert os.listdir(GONE) == []
+    machine.succeed("echo on >/run/kept/on", "umount /run/gone")
 
 with subtest("after mounting it again"):
     machine.succeed("umount /run/shared", "mount -t virtiofs shared /run/shared", "test -e /run/shared/mapped")

@@ -216,9 +216,15 @@ pub(super) const CASES: &[Case] = &[
             Share { tag: "fixed", writable: false, ..SHARE },
             Share { tag: "live", cache: "never", ..SHARE },
             Share { tag: "kept", cache: "auto", ..SHARE },
+            Share { tag: "gone", cache: "auto", ..SHARE },
         ],
         limit: 1800,
-        said: &["subtest: after mounting it again", "machine: the machine powered off"],
+        said: &[
+            "writing a file failed, and its guest sees that: No space left on device",
+            "the folder was removed on the host",
+            "subtest: after mounting it again",
+            "machine: the machine powered off",
+        ],
         ..CASE
     },
     Case {
