@@ -61,15 +61,24 @@ pub struct Capture {
     id: u64,
     /// What is added to the times that the switch is given, to make times since 1970 of them.
     epoch: Duration,
+    /// What the file says of every interface, besides its name.
+    description: Option<String>,
 }
 
 impl Capture {
+    /// Has the file say this of every interface, such as the name of the network that it is on: the option `if_description`.
+    #[must_use]
+    pub fn describe(mut self, description: impl Into<String>) -> Self {
+        self.description = Some(description.into());
+        self
+    }
+
     /// The file so far, as pcapng: header, interfaces and all records, which stay.
     #[must_use]
     pub fn file(&self) -> Vec<u8> {
         let mut file = pcapng::header();
         self.with(|recorder, names| {
-            names.iter().for_each(|name| pcapng::interface(&mut file, name));
+            names.iter().for_each(|name| self.interface(&mut file, name));
             recorder.records.iter().for_each(|record| pcapng::packet(&mut file, &record, names, self.epoch));
         });
         file
@@ -85,7 +94,7 @@ impl Capture {
                 recorder.begun = true;
                 part = pcapng::header();
             }
-            names.iter().skip(recorder.told).for_each(|name| pcapng::interface(&mut part, name));
+            names.iter().skip(recorder.told).for_each(|name| self.interface(&mut part, name));
             recorder.told = names.len();
             recorder.records.iter().for_each(|record| pcapng::packet(&mut part, &record, names, self.epoch));
             recorder.records.clear();
@@ -107,6 +116,10 @@ impl Capture {
         let mut former = None;
         self.with(|recorder, _| former = recorder.waker.replace(waker));
         drop(former);
+    }
+
+    fn interface(&self, file: &mut Vec<u8>, name: &str) {
+        pcapng::interface(file, name, self.description.as_deref());
     }
 
     fn with(&self, work: impl FnOnce(&mut Recorder, &[String])) {
@@ -145,7 +158,7 @@ impl Switch {
     #[must_use]
     pub fn capture(&self, limits: CaptureLimits, epoch: Duration) -> Capture {
         let id = self.lock().start_capture(limits);
-        Capture { switch: self.shared(), id, epoch }
+        Capture { switch: self.shared(), id, epoch, description: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Blocks of the PCAP Next Generation file format (IETF, draft-ietf-opsawg-pcapng), little-endian.
 //!
-//! One section with one interface for each port: its name is that of the port, and it is seen from the machine's side, so that what the
+//! One section with one interface for each port: its name is that of the port, its description that of the capture, and it is seen from the machine's side, so that what the
 //! machine sends is outbound.
 
 use std::time::Duration;
@@ -20,6 +20,7 @@ const END: u16 = 0;
 const COMMENT: u16 = 1;
 const SECTION_APPLICATION: u16 = 4;
 const INTERFACE_NAME: u16 = 2;
+const INTERFACE_DESCRIPTION: u16 = 3;
 const INTERFACE_RESOLUTION: u16 = 9;
 /// Times are in units of 10^-9 s.
 const NANOSECONDS: u8 = 9;
@@ -41,11 +42,14 @@ pub(super) fn header() -> Vec<u8> {
 }
 
 /// The next interface. Frames of any length may come.
-pub(super) fn interface(file: &mut Vec<u8>, name: &str) {
+pub(super) fn interface(file: &mut Vec<u8>, name: &str, description: Option<&str>) {
     let mut body = ETHERNET.to_le_bytes().to_vec();
     body.extend(0u16.to_le_bytes());
     body.extend(0u32.to_le_bytes());
     option(&mut body, INTERFACE_NAME, name.as_bytes());
+    if let Some(description) = description {
+        option(&mut body, INTERFACE_DESCRIPTION, description.as_bytes());
+    }
     option(&mut body, INTERFACE_RESOLUTION, &[NANOSECONDS]);
     option(&mut body, END, &[]);
     block(file, INTERFACE, &body);

@@ -58,7 +58,7 @@ fn read(mut file: &[u8]) -> (Vec<Packet>, Vec<String>) {
         match kind {
             1 => {
                 let all = options(&body[8..]);
-                assert_eq!((u16_at(body, 0), &all[1]), (1, &(9, vec![9])));
+                assert_eq!((u16_at(body, 0), all.last()), (1, Some(&(9, vec![9]))));
                 assert_eq!(all[0].0, 2);
                 names.push(String::from_utf8(all[0].1.clone()).unwrap());
             }
@@ -89,6 +89,17 @@ fn network(count: usize) -> (Switch, Vec<Port>) {
     let ports = ports(&switch, count);
     introduce(&ports, START);
     (switch, ports)
+}
+
+#[test]
+fn a_file_says_what_its_interfaces_are_on() {
+    let (switch, _ports) = network(2);
+    let capture = switch.capture(CaptureLimits::whole(), EPOCH).describe("backbone");
+    for file in [capture.file(), capture.take()] {
+        let named = |text: &str| file.windows(text.len()).filter(|part| *part == text.as_bytes()).count();
+        // The option `if_description` of each interface: its code, the length, and the text up to a multiple of four.
+        assert_eq!((read(&file).1.len(), named("\u{3}\0\u{8}\0backbone")), (2, 2));
+    }
 }
 
 #[test]
