@@ -10,9 +10,11 @@
 mod disk;
 mod machine;
 mod manifest;
+mod network;
 mod profile;
 mod share;
 mod store;
+mod topology;
 mod user_network;
 mod values;
 mod vhost_user;
@@ -20,9 +22,13 @@ mod vhost_user;
 pub use disk::{DiskConfig, FileSystem, FlushPolicy, ImageFormat};
 pub use machine::{BootConfig, MachineConfig, NicConfig, PmemConfig};
 pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
+pub use network::{NamedNetworks, NetworkConfig, interface_name, vlan_address, vlan_name};
 pub use profile::BootProfile;
 pub use share::{ShareCache, ShareConfig, ShareProtocol};
 pub use store::{StoreConfig, StoreDevice, StoreSource};
+pub use topology::{
+    Card, Member, Topology, TopologyForward, TopologyMachine, TopologyNetwork, TopologyUserNetwork,
+};
 pub use user_network::{ForwardFrom, ForwardProtocol, PortForward, SocketForward, UserNetworkConfig};
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};
 pub use vhost_user::{VhostUserConfig, VhostUserDevice};

@@ -5,6 +5,7 @@
 
 mod disks;
 mod names;
+mod networks;
 mod numbers;
 mod shares;
 mod store;
@@ -25,8 +26,8 @@ pub use self::names::variable_name;
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
 use crate::{
-    BootProfile, DiskConfig, MemorySize, PmemConfig, ShareConfig, StoreConfig, UserNetworkConfig, VcpuCount,
-    VhostUserConfig,
+    BootProfile, DiskConfig, MemorySize, NamedNetworks, PmemConfig, ShareConfig, StoreConfig,
+    UserNetworkConfig, VcpuCount, VhostUserConfig,
 };
 
 /// A test, as a manifest file describes it. Paths are relative to the manifest's folder until [`Manifest::parse`] has
@@ -41,6 +42,9 @@ pub struct Manifest {
     pub script: Script,
     /// Seconds after which the whole run is ended.
     pub global_timeout: u64,
+    /// The networks that have names. Those of machines' `vlans` that are not among them have numbers only.
+    #[serde(skip_serializing_if = "NamedNetworks::is_empty")]
+    pub networks: NamedNetworks,
     /// The machines by name; [`Manifest::numbered`] has their node numbers.
     pub machines: BTreeMap<String, NodeConfig>,
 }
@@ -89,7 +93,7 @@ pub struct NodeConfig {
     /// A network card before those of the VLANs, eth0, that leads to the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_network: Option<UserNetworkConfig>,
-    /// VLANs: one network card each, eth1, eth2 ... in this order.
+    /// VLANs: one network card each, eth1, eth2 ... in this order. A network that has a name is here by its number.
     pub vlans: Vec<u8>,
     /// Disks, `/dev/vda` on; the manifest's `empty-disks` are the last of them.
     pub disks: Vec<DiskConfig>,
@@ -110,7 +114,7 @@ pub struct NodeConfig {
 #[error("{0}")]
 pub struct ManifestError(pub String);
 
-const MANIFEST_KEYS: &[&str] = &["name", "script", "test-script", "global-timeout", "machines"];
+const MANIFEST_KEYS: &[&str] = &["name", "script", "test-script", "global-timeout", "networks", "machines"];
 const NODE_KEYS: &[&str] = &[
     "number",
     "toplevel",
@@ -175,19 +179,33 @@ impl Manifest {
             names.add(machine, 0).map_err(|fault| ManifestError(fault.message))?;
         }
         numbers::check(&machines).map_err(|(_, message)| ManifestError(message))?;
-        Ok(Self { name: name.to_owned(), script, global_timeout, machines })
+        Ok(Self { name: name.to_owned(), script, global_timeout, networks: NamedNetworks::new(), machines })
     }
 }
 
 impl NodeConfig {
-    /// Reads the description of one machine: what a manifest has below `[machines.NAME]`, at the top of a file of its own.
+    /// Reads the description of one machine: what a manifest has below `[machines.NAME]`, at the top of a file of its own. Its
+    /// `vlans` are numbers.
     ///
     /// # Errors
     /// When the text is not a valid description, or the name cannot be a machine's.
     pub fn parse(name: &str, file: &Path, text: &str) -> Result<Self, ManifestError> {
+        Self::parse_within(name, file, text, &NamedNetworks::new())
+    }
+
+    /// The same of a machine for a test whose networks have these names, too.
+    ///
+    /// # Errors
+    /// As those of [`NodeConfig::parse`].
+    pub fn parse_within(
+        name: &str,
+        file: &Path,
+        text: &str,
+        networks: &NamedNetworks,
+    ) -> Result<Self, ManifestError> {
         read(file, text, |node, folder| {
             Names::default().add(name, node.offset)?;
-            node_config(name, node, node.offset, folder)
+            node_config(name, node, node.offset, folder, networks)
         })
     }
 }
@@ -209,13 +227,15 @@ fn read<T>(
 
 fn manifest(node: &Node, folder: &Path) -> Result<Manifest, Fault> {
     let table = Table::read(node, "", MANIFEST_KEYS)?;
+    let networks = networks::read(&table)?;
     Ok(Manifest {
         name: test_name(&table)?,
         script: script(&table, folder)?,
         global_timeout: table
             .number("global-timeout", 1, Manifest::MAX_TIMEOUT)?
             .unwrap_or(Manifest::DEFAULT_TIMEOUT),
-        machines: machines(&table, folder)?,
+        machines: machines(&table, folder, &networks)?,
+        networks,
     })
 }
 
@@ -240,7 +260,11 @@ fn script(table: &Table<'_>, folder: &Path) -> Result<Script, Fault> {
     }
 }
 
-fn machines(table: &Table<'_>, folder: &Path) -> Result<BTreeMap<String, NodeConfig>, Fault> {
+fn machines(
+    table: &Table<'_>,
+    folder: &Path,
+    networks: &NamedNetworks,
+) -> Result<BTreeMap<String, NodeConfig>, Fault> {
     let Some(entries) = table.names("machines")? else {
         return Err(table.fault("`machines` is missing: a test needs at least one machine"));
     };
@@ -255,8 +279,9 @@ fn machines(table: &Table<'_>, folder: &Path) -> Result<BTreeMap<String, NodeCon
     let mut names = Names::default();
     for Entry { key, offset, node } in entries {
         names.add(key, *offset)?;
-        machines.insert(key.clone(), node_config(key, node, *offset, folder)?);
+        machines.insert(key.clone(), node_config(key, node, *offset, folder, networks)?);
     }
+    networks::check(table, networks, &names)?;
     numbers::check(&machines).map_err(|(name, message)| {
         let place = entries.iter().find(|entry| entry.key == name).map_or(0, |entry| entry.offset);
         Fault::new(place, message)
@@ -265,7 +290,13 @@ fn machines(table: &Table<'_>, folder: &Path) -> Result<BTreeMap<String, NodeCon
 }
 
 /// Reads a machine; `place` is where it is to be when nothing in it is wrong by itself.
-fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<NodeConfig, Fault> {
+fn node_config(
+    name: &str,
+    node: &Node,
+    place: usize,
+    folder: &Path,
+    networks: &NamedNetworks,
+) -> Result<NodeConfig, Fault> {
     let of = format!("machine `{name}`");
     let table = Table::read(node, &of, NODE_KEYS)?;
     let config = NodeConfig {
@@ -279,7 +310,7 @@ fn node_config(name: &str, node: &Node, place: usize, folder: &Path) -> Result<N
         memory: memory(&table)?,
         vcpus: vcpus(&table)?,
         user_network: user_network::read(&table, &of, folder)?,
-        vlans: vlans(&table)?,
+        vlans: networks::of_machine(&table, networks)?,
         disks: disks::disks(&table, &of, folder)?,
         shares: shares::read(&table, &of, folder)?,
         vhost_user: vhost_user::devices(&table, &of, folder)?,
@@ -340,18 +371,4 @@ fn vcpus(table: &Table<'_>) -> Result<VcpuCount, Fault> {
     };
     let count = u8::try_from(count).unwrap_or(u8::MAX);
     VcpuCount::try_from(count).map_err(|error| table.wrong("vcpus", &error.to_string()))
-}
-
-fn vlans(table: &Table<'_>) -> Result<Vec<u8>, Fault> {
-    let Some(items) = table.list("vlans")? else {
-        return Ok(Manifest::DEFAULT_VLANS.to_vec());
-    };
-    let vlan = |item: &Node| match &item.value {
-        Value::Integer(number) => u8::try_from(*number)
-            .map_err(|_| table.wrong("vlans", &format!("VLAN {number} is out of range: choose 0 to 255"))),
-        other => {
-            Err(table.wrong("vlans", &format!("expected numbers from 0 to 255, found {}", other.kind())))
-        }
-    };
-    items.iter().map(|item| vlan(item).map_err(|fault| Fault { offset: item.offset, ..fault })).collect()
 }

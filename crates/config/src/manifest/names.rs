@@ -1,4 +1,5 @@
-//! What a machine may be called: its name is a host name in the guest and a variable in the script.
+//! What machines and networks may be called. A machine's name is a host name in the guest and a variable in the script; a network's
+//! is a variable as it stands, and a part of file names.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,11 @@ const GLOBALS: &[&str] = &[
     "vlans",
 ];
 
+const OF_SCRIPTS: &str = "a name that every script finds already";
+
+/// What scripts find as globals where nothing else has taken the name: machines may be called that.
+const YIELDING_GLOBALS: &[&str] = &["machine", "network"];
+
 /// The variable that a script sees a machine as, by the rule of the NixOS test driver.
 #[must_use]
 pub fn variable_name(machine: &str) -> String {
@@ -50,7 +56,7 @@ pub fn variable_name(machine: &str) -> String {
     name
 }
 
-/// The names of a test's machines, and that they can be used together.
+/// The names of a test's machines and networks, and that they can be used together.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Machines by the variables that they are in the script.
@@ -75,6 +81,38 @@ impl Names {
             }
         }
     }
+
+    /// Looks whether a network can be called that beside the machines; `place` is where its name stands.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub(super) fn check_network(&self, name: &str, place: usize) -> Result<(), Fault> {
+        let wrong = |message: String| Err(Fault::new(place, message));
+        if !is_identifier(name) {
+            return wrong(format!(
+                "network name `{}` is no variable of Python: use 1 to 63 letters, digits and `_`, with a letter at the beginning",
+                name.escape_debug()
+            ));
+        }
+        if let Some(machine) = self.variables.get(name) {
+            return wrong(format!(
+                "machine `{machine}` and network `{name}` would both be `{name}` in the script: rename one"
+            ));
+        }
+        match taken(name).or(YIELDING_GLOBALS.contains(&name).then_some(OF_SCRIPTS)) {
+            Some(what) => wrong(format!("network `{name}` is {what}: choose another name")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What else a variable of this name would be. One that took the place of `log` or could not be written down at all would break
+/// the script far from here.
+fn taken(variable: &str) -> Option<&'static str> {
+    if KEYWORDS.contains(&variable) {
+        return Some("a word of Python's own");
+    }
+    (GLOBALS.contains(&variable) || is_vlan(variable)).then_some(OF_SCRIPTS)
 }
 
 fn check(name: &str, variable: &str) -> Result<(), String> {
@@ -85,15 +123,12 @@ fn check(name: &str, variable: &str) -> Result<(), String> {
             name.escape_debug()
         ));
     }
-    // One that took the place of `log` or could not be written down at all would break the script far from here.
-    let what = if KEYWORDS.contains(&variable) {
-        "a word of Python's own"
-    } else if GLOBALS.contains(&variable) || is_vlan(variable) {
-        "a name that every script finds already"
-    } else {
-        return Ok(());
-    };
-    Err(format!("machine `{name}` would be the variable `{variable}`, which is {what}: choose another name"))
+    match taken(variable) {
+        Some(what) => Err(format!(
+            "machine `{name}` would be the variable `{variable}`, which is {what}: choose another name"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Whether scripts have a VLAN of this name.
@@ -101,6 +136,15 @@ fn is_vlan(variable: &str) -> bool {
     variable
         .strip_prefix("vlan")
         .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether a name can stand in a script, and in the name of a file, as it is. Python takes more letters, and takes some of them for
+/// others.
+fn is_identifier(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.len() <= 63
+        && name.bytes().all(is_inner)
 }
 
 /// What NixOS takes as `networking.hostName`, since that is what a machine's name becomes.

@@ -168,17 +168,20 @@ fn suggestion(unknown: &str, keys: &[&str]) -> String {
     let same = keys.iter().find(|key| **key == plain).copied();
     let renamed =
         || OTHER_NAMES.iter().find(|(other, key)| *other == plain && keys.contains(key)).map(|pair| pair.1);
-    let alike = || {
-        keys.iter()
-            .map(|key| (strsim::normalized_damerau_levenshtein(&plain, key), *key))
-            .filter(|(likeness, _)| *likeness > ALIKE)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, key)| key)
-    };
-    match same.or_else(renamed).or_else(alike) {
+    match same.or_else(renamed).or_else(|| nearest(&plain, keys)) {
         Some(key) => format!(": did you mean `{key}`?"),
         None => format!(": the keys here are {}", keys.join(", ")),
     }
+}
+
+/// The name that was probably meant by one that is not there.
+pub(super) fn nearest<'a>(unknown: &str, names: &[&'a str]) -> Option<&'a str> {
+    names
+        .iter()
+        .map(|name| (strsim::normalized_damerau_levenshtein(unknown, name), *name))
+        .filter(|(likeness, _)| *likeness > ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
 }
 
 /// `testScript` and `test_script` as `test-script`.
