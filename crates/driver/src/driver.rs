@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use snowboot_config::{Manifest, NodeConfig};
+use snowboot_config::{Manifest, NamedNetworks, NodeConfig, Topology};
 
 use crate::backoff::Backoff;
 use crate::control::{CommandHook, Control, Ended, InterruptHook, lock};
@@ -31,6 +31,8 @@ pub struct Driver {
     all: Arc<Mutex<Vec<MachineHandle>>>,
     launcher: Arc<dyn Launcher>,
     networks: Networks,
+    /// Those of the networks that have names.
+    named_networks: NamedNetworks,
     control: Arc<Control>,
     log: Logger,
     folders: Arc<Folders>,
@@ -70,15 +72,19 @@ impl Driver {
             .map(|(number, name, node)| MachineHandle::new(name, number, node.clone(), run.clone()))
             .collect();
         let limit = Duration::from_secs(manifest.global_timeout);
+        let networks = launcher.networks();
+        networks.set_names(&manifest.networks);
         log.event(Event::RunBegin {
             name: Some(manifest.name.clone()),
             machines: machines.iter().map(|machine| Arc::from(machine.name())).collect(),
+            topology: Some(Arc::new(manifest.topology())),
         });
         let driver = Self {
             name: manifest.name.clone(),
             all: Arc::new(Mutex::new(machines.clone())),
             machines,
-            networks: launcher.networks(),
+            networks,
+            named_networks: manifest.networks.clone(),
             launcher,
             control,
             log,
@@ -153,10 +159,25 @@ impl Driver {
         Ok(machine)
     }
 
-    /// The VLANs that machines are plugged into, sorted.
+    /// The VLANs that machines are plugged into, and those that the manifest names, sorted.
     #[must_use]
     pub fn vlans(&self) -> BTreeSet<u8> {
-        self.machines.iter().flat_map(|machine| machine.node().vlans.iter().copied()).collect()
+        let used = self.machines.iter().flat_map(|machine| machine.node().vlans.iter().copied());
+        used.chain(self.named_networks.values().map(|network| network.vlan)).collect()
+    }
+
+    /// The networks that the manifest names: what [`NodeConfig::parse_within`] needs to read one more machine of this test.
+    #[must_use]
+    pub fn named_networks(&self) -> &NamedNetworks {
+        &self.named_networks
+    }
+
+    /// How the machines are connected, also those that were made while the run was under way.
+    #[must_use]
+    pub fn topology(&self) -> Topology {
+        let all = self.all();
+        let machines = all.iter().map(|machine| (machine.number(), machine.name(), machine.node()));
+        Topology::new(&self.named_networks, machines)
     }
 
     /// One of the networks between the machines, by its number. There is one for every number.
@@ -193,8 +214,8 @@ impl Driver {
         self.vlans().into_iter().for_each(|number| self.vlan(number).heal());
     }
 
-    /// Writes the last frames of each VLAN that had some, as they are always kept (256 KiB of each VLAN), to `vlanN-last.pcapng` in a
-    /// folder: for a test that has failed. Returns the files.
+    /// Writes the last frames of each VLAN that had some, as they are always kept (256 KiB of each VLAN), to `NAME-last.pcapng` in a
+    /// folder (`vlanN-last.pcapng` where it has no name): for a test that has failed. Returns the files.
     ///
     /// # Errors
     /// When one cannot be made.
@@ -346,6 +367,7 @@ impl Driver {
             seconds: self.began.elapsed().as_secs_f64(),
             machines: self.all().iter().map(MachineHandle::report).collect(),
             memory: self.memory_use(),
+            topology: self.topology(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use snowboot_config::Topology;
 
 use crate::timeline::BootTimeline;
 
@@ -161,6 +162,8 @@ pub enum Event {
         name: Option<String>,
         /// The machines, sorted by name.
         machines: Vec<Arc<str>>,
+        /// How they are connected; `None` as the name.
+        topology: Option<Arc<Topology>>,
     },
     /// A block of work begins.
     Begin(Arc<BlockInfo>),

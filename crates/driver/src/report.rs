@@ -1,6 +1,7 @@
 //! What a run tells about itself, as data.
 
 use serde::Serialize;
+use snowboot_config::Topology;
 
 use crate::memory::MemoryUse;
 
@@ -16,6 +17,8 @@ pub struct Report {
     /// Memory of the process; `None` where the kernel does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryUse>,
+    /// How the machines are connected.
+    pub topology: Topology,
 }
 
 /// A machine of a run. Times count from its last start.

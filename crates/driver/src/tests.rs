@@ -20,7 +20,7 @@ use crate::{Driver, Error, ErrorKind, Event, Execute, Launcher, MachineHandle, O
 
 const LONG: Duration = Duration::from_secs(60);
 
-struct Keep(Arc<Mutex<Vec<Event>>>);
+pub(crate) struct Keep(pub(crate) Arc<Mutex<Vec<Event>>>);
 
 impl Sink for Keep {
     fn record(&mut self, record: &Record) {

@@ -129,7 +129,7 @@ impl Driver {
     /// Makes one more machine, by a description of its own; `file` gives its form and the folder of its paths.
     fn create_machine(&self, name: &str, file: PathBuf, text: &str) -> PyResult<Machine> {
         self.run.check_here()?;
-        let node = NodeConfig::parse(name, &absolute(&file)?, text)
+        let node = NodeConfig::parse_within(name, &absolute(&file)?, text, self.native.named_networks())
             .map_err(|error| ManifestError::new_err(error.to_string()))?;
         let handle =
             self.native.create_machine(name, node).map_err(|error| MachineError::new_err(error.chain()))?;
@@ -153,9 +153,9 @@ impl Driver {
         }));
     }
 
-    /// The VLAN numbers, sorted.
-    fn vlans(&self) -> Vec<u16> {
-        self.native.vlans().into_iter().map(u16::from).collect()
+    /// Number and name of each VLAN, by number.
+    fn vlans(&self) -> Vec<(u8, String)> {
+        self.native.vlans().into_iter().map(|number| (number, self.native.vlan(number).name())).collect()
     }
 
     /// Starts all machines at once.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import json
+import subprocess
+import sys
 import unittest
 from typing import Any
 
-from snowboot import MachineError
+from snowboot import Driver, MachineError
 from snowboot.amounts import bits_per_second, bytes_of, probability, seconds
-from support import Scratch
+from snowboot.checks.tools import type_tools
+from snowboot.source import Script
+from support import Scratch, manifest
 
 
 class Faults(Scratch):
@@ -86,6 +91,58 @@ class Faults(Scratch):
     def test_a_machine_may_be_called_network(self) -> None:
         names = self.driver(network="", b="").namespace()
         self.assertEqual(names["network"].name, "network")
+
+
+class Named(Scratch):
+    def named(self, script: str, machines: dict[str, str] | None = None) -> str:
+        """A manifest whose machines are all on VLAN 1 and on the network `backbone`."""
+        text = manifest(script, machines or {"a": "", "b": ""})
+        networks = "[networks.backbone]\nvlan = 7\n[networks.spare]\n"
+        return text.replace("kernel = 'k'\n", "kernel = 'k'\nvlans = [1, 'backbone']\n") + networks
+
+    def test_a_network_is_a_variable_of_its_name(self) -> None:
+        driver = Driver(self.write(self.named("")), kvm_device="fake", log_level="error")
+        self.addCleanup(driver.finish)
+        names = driver.namespace()
+        self.assertEqual([(vlan.nr, vlan.name) for vlan in driver.vlans], [(1, "vlan1"), (2, "spare"), (7, "backbone")])
+        self.assertIs(names["backbone"], names["vlan7"])
+        self.assertEqual(list(driver.networks), ["vlan1", "vlan2", "vlan7", "spare", "backbone"])
+        self.assertEqual([repr(vlan) for vlan in driver.vlans], ["<VLan 1>", "<VLan 2 spare>", "<VLan 7 backbone>"])
+        self.assertEqual(names["backbone"].machines, ["a", "b"])
+        with self.assertRaisesRegex(MachineError, "^backbone has no socket_dir"):
+            names["backbone"].socket_dir
+        driver.create_machine({"kernel": "k", "vlans": ["spare"]}, name="c")
+        self.assertEqual(names["spare"].machines, ["c"])
+        with self.assertRaisesRegex(MachineError, "no network is called `sparse`: did you mean `spare`"):
+            driver.create_machine({"kernel": "k", "vlans": ["sparse"]}, name="d")
+        self.assertEqual([network["name"] for network in driver.report()["topology"]["networks"]], ["vlan1", "spare", "backbone"])
+
+    def test_the_log_and_captures_have_the_name(self) -> None:
+        script = "backbone.impair(a, b, loss=0.5, seed=7)\nvlan7.heal()\nnetwork.partition([a], [b])\nvlan1.heal()\n"
+        path = self.write(self.named(script))
+        command = self.runner(path, "-o", self.folder, "--pcap", "--json-report", self.folder / "r.json")
+        done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=120, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = [line.partition("network: ")[2] for line in done.stderr.splitlines() if "network: " in line]
+        self.assertEqual([line for line in lines if ".capture(" not in line], [
+            'backbone.impair("a", "b", loss=0.5, seed=7)', "backbone.heal()", 'vlan1.partition(["a"], ["b"])',
+            'backbone.partition(["a"], ["b"])', "vlan1.heal()"])
+        self.assertEqual(sorted(file.name for file in self.folder.glob("*.pcapng")), ["backbone.pcapng", "spare.pcapng", "vlan1.pcapng"])
+        topology = json.loads((self.folder / "r.json").read_text())["topology"]
+        self.assertEqual(topology["machines"][1]["cards"][1], {
+            "interface": "eth2", "mac": "52:54:00:12:07:02", "network": "backbone", "address": "192.168.7.2"})
+
+    def test_checks_know_the_name(self) -> None:
+        script = "backbone.heal()\nspare.heal()\nbakbone.heal()\n"
+        path = self.write(self.named(script))
+        done = subprocess.run(
+            [sys.executable, "-m", "snowboot.check", path, "--skip-type-check"], env=self.environment(), capture_output=True,
+            text=True, timeout=120, check=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("<test script>:3: error: nothing is called `bakbone`", done.stdout)
+        self.assertNotIn("`backbone`", done.stdout)
+        stub = type_tools(Script("s", "backbone.heal()\n"), ["a", "b"], ["vlan7", "backbone"])[0].files
+        self.assertIn("backbone: VLan\n", stub["test_script_globals.pyi"])
 
 
 class Amounts(unittest.TestCase):

@@ -40,7 +40,7 @@ struct Bell {
 }
 
 impl FileCapture {
-    pub(super) fn start(switch: &Switch, path: &Path) -> Result<Self, Error> {
+    pub(super) fn start(switch: &Switch, network: &str, path: &Path) -> Result<Self, Error> {
         let trouble = |error| {
             let path = path.display();
             Error::setup_because(
@@ -49,7 +49,7 @@ impl FileCapture {
             )
         };
         let file = File::create(path).map_err(trouble)?;
-        let capture = switch.capture(CaptureLimits::whole(), epoch());
+        let capture = switch.capture(CaptureLimits::whole(), epoch()).describe(network);
         let bell = Arc::new(Bell::default());
         let (waker, writer) = (Arc::clone(&bell), Arc::clone(&bell));
         capture.set_waker(Arc::new(move || waker.ring(false)));

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use snowboot_config::{NamedNetworks, vlan_name};
 use snowboot_network::{Capture, CaptureLimits, Counters, Impairment, Port, Switch};
 
 pub use self::capture::FileCapture;
@@ -29,7 +30,14 @@ use crate::sinks::{Troubles, WholeFile};
 
 /// The switches of a run, by the numbers of their VLANs. Clones are the same ones.
 #[derive(Clone, Debug, Default)]
-pub struct Networks(Arc<Mutex<BTreeMap<u8, Network>>>);
+pub struct Networks(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    switches: Mutex<BTreeMap<u8, Network>>,
+    /// Those of the VLANs that have a name.
+    names: Mutex<BTreeMap<u8, String>>,
+}
 
 #[derive(Debug)]
 struct Network {
@@ -41,10 +49,10 @@ struct Network {
     captures: Vec<FileCapture>,
 }
 
-impl Default for Network {
-    fn default() -> Self {
+impl Network {
+    fn new(name: String) -> Self {
         let switch = Switch::new();
-        let ring = switch.capture(CaptureLimits::ring(), capture::epoch());
+        let ring = switch.capture(CaptureLimits::ring(), capture::epoch()).describe(name);
         Self { switch, ring, pacer: None, captures: Vec::new() }
     }
 }
@@ -63,6 +71,29 @@ fn now() -> Duration {
 }
 
 impl Networks {
+    /// Gives VLANs their names; before the first machine, so that captures know them from the beginning.
+    pub(crate) fn set_names(&self, networks: &NamedNetworks) {
+        let names = networks.iter().map(|(name, network)| (network.vlan, name.clone()));
+        *lock(&self.0.names) = names.collect();
+    }
+
+    /// What scripts, logs and files call a VLAN: its name, or `vlan` and its number.
+    #[must_use]
+    pub fn name(&self, vlan: u8) -> String {
+        lock(&self.0.names).get(&vlan).cloned().unwrap_or_else(|| vlan_name(vlan))
+    }
+
+    /// A VLAN as manifests write it.
+    fn written(&self, vlan: u8) -> String {
+        lock(&self.0.names).get(&vlan).map_or_else(|| vlan.to_string(), |name| format!("{name:?}"))
+    }
+
+    /// Looks at a VLAN, which is made if there is none yet.
+    fn with<T>(&self, vlan: u8, look: impl FnOnce(&mut Network) -> T) -> T {
+        let name = self.name(vlan);
+        look(lock(&self.0.switches).entry(vlan).or_insert_with(|| Network::new(name)))
+    }
+
     /// A port of a VLAN's switch, for the card of a machine.
     #[must_use]
     pub fn attach(&self, vlan: u8, name: &str) -> Port {
@@ -72,31 +103,32 @@ impl Networks {
     /// The switch of a VLAN. There is one for every number.
     #[must_use]
     pub fn switch(&self, vlan: u8) -> Switch {
-        lock(&self.0).entry(vlan).or_default().switch.clone()
+        self.with(vlan, |network| network.switch.clone())
     }
 
     /// The same, with somebody who looks at the clock for it.
     fn paced(&self, vlan: u8) -> Result<Switch, Error> {
-        let mut networks = lock(&self.0);
-        let network = networks.entry(vlan).or_default();
-        if network.pacer.is_none() {
-            let pacer = Pacer::start(vlan, network.switch.clone());
-            network.pacer = Some(pacer.map_err(|error| {
-                Error::setup_because(format!("vlan{vlan}: cannot start a thread for its faults"), error)
-            })?);
-        }
-        Ok(network.switch.clone())
+        let name = self.name(vlan);
+        self.with(vlan, |network| {
+            if network.pacer.is_none() {
+                let pacer = Pacer::start(&name, network.switch.clone());
+                network.pacer = Some(pacer.map_err(|error| {
+                    Error::setup_because(format!("{name}: cannot start a thread for its faults"), error)
+                })?);
+            }
+            Ok(network.switch.clone())
+        })
     }
 
-    /// Writes the last frames of each VLAN that had some to `vlanN-last.pcapng` in a folder.
+    /// Writes the last frames of each VLAN that had some to `NAME-last.pcapng` in a folder.
     pub(crate) fn save(&self, folder: &Path, troubles: &Troubles) -> Result<Vec<PathBuf>, Error> {
-        let networks = lock(&self.0);
+        let networks = lock(&self.0.switches);
         let used = networks.iter().filter(|(_, network)| network.ring.frames() > 0);
         let files: Vec<(u8, Vec<u8>)> = used.map(|(vlan, network)| (*vlan, network.ring.file())).collect();
         drop(networks);
         let mut saved = Vec::new();
         for (vlan, bytes) in files {
-            let path = folder.join(format!("vlan{vlan}-last.pcapng"));
+            let path = folder.join(format!("{}-last.pcapng", self.name(vlan)));
             let file = WholeFile::prepare("capture", &path, troubles.clone())?;
             file.write(|to| to.write_all(&bytes));
             saved.push(path);
@@ -107,10 +139,12 @@ impl Networks {
     /// Ends the threads that look at the clock and write captures. What is under way does not arrive any more.
     pub(crate) fn stop(&self) -> Vec<Error> {
         let pacers: Vec<Pacer> =
-            lock(&self.0).values_mut().filter_map(|network| network.pacer.take()).collect();
+            lock(&self.0.switches).values_mut().filter_map(|network| network.pacer.take()).collect();
         drop(pacers);
-        let captures: Vec<FileCapture> =
-            lock(&self.0).values_mut().flat_map(|network| std::mem::take(&mut network.captures)).collect();
+        let captures: Vec<FileCapture> = lock(&self.0.switches)
+            .values_mut()
+            .flat_map(|network| std::mem::take(&mut network.captures))
+            .collect();
         captures.iter().filter_map(|capture| capture.stop().err()).collect()
     }
 }
@@ -165,6 +199,12 @@ impl Vlan {
         self.number
     }
 
+    /// What scripts, logs and files call it: its name in the manifest, or `vlan` and its number.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.networks.name(self.number)
+    }
+
     /// The machines that are plugged into it, by name.
     #[must_use]
     pub fn machines(&self) -> Vec<String> {
@@ -197,7 +237,7 @@ impl Vlan {
         impairment.check().map_err(|wrong| self.wrong(&wrong))?;
         let switch = self.networks.paced(self.number)?;
         self.set(&switch, &ways, Some(impairment))?;
-        self.tell(&replay::impair(self.number, from, to, direction, impairment));
+        self.tell(&replay::impair(&self.name(), from, to, direction, impairment));
         Ok(())
     }
 
@@ -208,7 +248,7 @@ impl Vlan {
     pub fn repair(&self, from: &str, to: &str, direction: Direction) -> Result<(), Error> {
         let ways = self.ways(from, to, direction)?;
         self.set(&self.networks.switch(self.number), &ways, None)?;
-        self.tell(&replay::repair(self.number, from, to, direction));
+        self.tell(&replay::repair(&self.name(), from, to, direction));
         Ok(())
     }
 
@@ -234,29 +274,27 @@ impl Vlan {
             ports.push(members);
         }
         self.networks.switch(self.number).partition(&ports);
-        self.tell(&replay::partition(self.number, groups));
+        self.tell(&replay::partition(&self.name(), groups));
         Ok(())
     }
 
     /// Takes away all faults, and the partition. What is under way arrives.
     pub fn heal(&self) {
         self.networks.switch(self.number).heal();
-        self.tell(&format!("vlan{}.heal()", self.number));
+        self.tell(&format!("{}.heal()", self.name()));
     }
 
     /// Writes all frames from now on to a file, in the format pcapng, until the capture is stopped or the run ends. An interface is a
-    /// machine's card, as `client:eth1`, with times in nanoseconds. A frame is there once, as its sender handed it over; where a
+    /// machine's card, as `client:eth1`, with this network's name as its description and times in nanoseconds. A frame is there once, as its sender handed it over; where a
     /// fault or a full queue took it, or a fault had a say in how it arrived, it is there once more on the receiver's interface,
     /// with a comment.
     ///
     /// # Errors
     /// When the file cannot be made, or there is no thread left.
     pub fn capture(&self, file: &Path) -> Result<FileCapture, Error> {
-        let capture = FileCapture::start(&self.networks.switch(self.number), file)?;
-        if let Some(network) = lock(&self.networks.0).get_mut(&self.number) {
-            network.captures.push(capture.clone());
-        }
-        self.tell(&format!("vlan{}.capture({:?})", self.number, file.display().to_string()));
+        let capture = FileCapture::start(&self.networks.switch(self.number), &self.name(), file)?;
+        self.networks.with(self.number, |network| network.captures.push(capture.clone()));
+        self.tell(&format!("{}.capture({:?})", self.name(), file.display().to_string()));
         Ok(capture)
     }
 
@@ -312,15 +350,16 @@ impl Vlan {
         let ports: Vec<String> = cards.map(|(card, _)| port_name(name, card)).collect();
         if ports.is_empty() {
             return Err(self.wrong(&format!(
-                "{name} is not on it, but on {vlans:?}: add {} to its `vlans`",
-                self.number
+                "{name} is not on it, but on [{}]: add {} to its `vlans`",
+                vlans.iter().map(|vlan| self.networks.written(*vlan)).collect::<Vec<_>>().join(", "),
+                self.networks.written(self.number)
             )));
         }
         Ok(ports)
     }
 
     fn wrong(&self, what: &impl ToString) -> Error {
-        Error::setup(format!("vlan{}: {}", self.number, what.to_string()))
+        Error::setup(format!("{}: {}", self.name(), what.to_string()))
     }
 
     fn tell(&self, call: &str) {

@@ -35,12 +35,12 @@ struct News {
 }
 
 impl Pacer {
-    pub(super) fn start(vlan: u8, switch: Switch) -> io::Result<Self> {
+    pub(super) fn start(network: &str, switch: Switch) -> io::Result<Self> {
         let bell = Arc::new(Bell::default());
         let (timer, shared) = (Arc::clone(&bell), Arc::clone(&bell));
         switch.set_timer(Arc::new(move || timer.ring(|news| news.earlier = true)));
         let thread =
-            std::thread::Builder::new().name(format!("vlan{vlan}")).spawn(move || shared.run(&switch))?;
+            std::thread::Builder::new().name(network.to_owned()).spawn(move || shared.run(&switch))?;
         Ok(Self { bell, thread: Some(thread) })
     }
 }

@@ -6,7 +6,7 @@ use super::Direction;
 
 /// All that is not as without a fault, and the seed.
 pub(super) fn impair(
-    vlan: u8,
+    network: &str,
     from: &str,
     to: &str,
     direction: Direction,
@@ -45,18 +45,18 @@ pub(super) fn impair(
         add("reorder_by", seconds(impairment.reorder_by), impairment.reorder_by != none.reorder_by);
     }
     add("seed", impairment.seed.to_string(), true);
-    format!("vlan{vlan}.impair({})", parts.join(", "))
+    format!("{network}.impair({})", parts.join(", "))
 }
 
-pub(super) fn repair(vlan: u8, from: &str, to: &str, direction: Direction) -> String {
+pub(super) fn repair(network: &str, from: &str, to: &str, direction: Direction) -> String {
     let mut parts = vec![format!("{from:?}, {to:?}")];
     parts.extend(one_way(direction));
-    format!("vlan{vlan}.heal({})", parts.join(", "))
+    format!("{network}.heal({})", parts.join(", "))
 }
 
-pub(super) fn partition(vlan: u8, groups: &[&[&str]]) -> String {
+pub(super) fn partition(network: &str, groups: &[&[&str]]) -> String {
     let groups: Vec<String> = groups.iter().map(|group| format!("{group:?}")).collect();
-    format!("vlan{vlan}.partition({})", groups.join(", "))
+    format!("{network}.partition({})", groups.join(", "))
 }
 
 fn one_way(direction: Direction) -> Option<String> {

@@ -1,12 +1,14 @@
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use snowboot_config::{Manifest, NodeConfig};
 use snowboot_network::{Burst, Flap, Frame, Impairment, Spread};
 
 use super::{Direction, Networks, Vlan, now, port_name};
 use crate::control::lock;
-use crate::tests::driver;
-use crate::{Driver, Event};
+use crate::testing::FakeLauncher;
+use crate::tests::{Keep, driver};
+use crate::{Driver, Event, Options};
 
 fn slow(delay: u64) -> Impairment {
     Impairment { delay: Duration::from_millis(delay), seed: 7, ..Impairment::default() }
@@ -15,6 +17,16 @@ fn slow(delay: u64) -> Impairment {
 /// Two machines on VLAN 1, and what is logged.
 fn pair() -> (Driver, Arc<Mutex<Vec<Event>>>) {
     driver(&[("a", ""), ("b", "")], 600)
+}
+
+/// Two machines on a network with a name, one of them on VLAN 1 too, and what is logged.
+fn named() -> (Driver, Arc<Mutex<Vec<Event>>>) {
+    let text = "name = 't'\ntest-script = ''\n[networks.backbone]\nvlan = 7\n[networks.spare]\n\
+                [machines.a]\nkernel = 'k'\nvlans = ['backbone']\n[machines.b]\nkernel = 'k'\nvlans = [1, 'backbone']\n";
+    let manifest = Manifest::parse("t.toml".as_ref(), text).unwrap();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let options = Options::new(FakeLauncher).sink(Keep(events.clone()));
+    (Driver::new(&manifest, options).unwrap(), events)
 }
 
 /// The calls that the log has.
@@ -120,6 +132,69 @@ fn a_partition_of_the_run_is_one_of_each_network() {
     driver.partition(&[&["a"], &["b"]]).unwrap();
     driver.heal();
     assert_eq!(calls(&driver, &events), ["vlan1.partition([\"a\"], [\"b\"])", "vlan1.heal()"]);
+}
+
+#[test]
+fn a_network_is_told_of_by_its_name() {
+    let (driver, events) = named();
+    assert_eq!(driver.vlans().into_iter().collect::<Vec<_>>(), [1, 2, 7]);
+    let vlan = driver.vlan(7);
+    assert_eq!((vlan.name().as_str(), driver.vlan(1).name().as_str()), ("backbone", "vlan1"));
+    vlan.impair("a", "b", Direction::There, &slow(20)).unwrap();
+    vlan.partition(&[&["a"], &["b"]]).unwrap();
+    driver.vlan(1).heal();
+    let expected = [
+        "backbone.impair(\"a\", \"b\", both=False, delay=0.02, seed=7)",
+        "backbone.partition([\"a\"], [\"b\"])",
+        "vlan1.heal()",
+    ];
+    assert_eq!(calls(&driver, &events), expected);
+    let wrong = |result: Result<(), crate::Error>| result.unwrap_err().to_string();
+    assert_eq!(
+        wrong(vlan.impair("a", "c", Direction::Both, &slow(1))),
+        "backbone: there is no machine c; those on it are a, b"
+    );
+    assert_eq!(
+        wrong(driver.vlan(1).repair("a", "b", Direction::Both)),
+        "vlan1: a is not on it, but on [\"backbone\"]: add 1 to its `vlans`"
+    );
+    assert_eq!(
+        wrong(driver.vlan(2).repair("b", "a", Direction::Both)),
+        "spare: b is not on it, but on [1, \"backbone\"]: add \"spare\" to its `vlans`"
+    );
+}
+
+#[test]
+fn captures_are_called_by_the_name_and_have_it_inside() {
+    let (driver, _) = named();
+    let folder = tempfile::tempdir().unwrap();
+    let vlan = driver.vlan(7);
+    let whole = vlan.capture(&folder.path().join("whole.pcapng")).unwrap();
+    let ports = [("a", 1), ("b", 2)].map(|(name, card)| vlan.networks.attach(7, &port_name(name, card)));
+    ports[0].send(now(), frame(1)).unwrap();
+    whole.stop().unwrap();
+    let saved = driver.save_last_frames(folder.path()).unwrap();
+    assert_eq!(saved, [folder.path().join("backbone-last.pcapng")]);
+    for file in [&saved[0], whole.path()] {
+        let bytes = std::fs::read(file).unwrap();
+        for text in [&b"a:eth1"[..], b"b:eth2", b"backbone"] {
+            assert!(bytes.windows(text.len()).any(|part| part == text), "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn a_topology_has_machines_that_the_test_has_made() {
+    let (driver, _) = named();
+    let text = "kernel = 'k'\nvlans = ['spare']";
+    let node = NodeConfig::parse_within("c", "c.toml".as_ref(), text, driver.named_networks()).unwrap();
+    driver.create_machine("c", node).unwrap();
+    let members = driver.report().topology.networks.into_iter().map(|network| {
+        let names: Vec<String> = network.members.into_iter().map(|member| member.machine).collect();
+        (network.name, names.concat())
+    });
+    let expected = [("vlan1", "b"), ("spare", "c"), ("backbone", "ab")];
+    assert!(members.eq(expected.map(|(name, members)| (name.to_owned(), members.to_owned()))));
 }
 
 #[test]

@@ -206,6 +206,8 @@ mod tests {
             (&"[    0.0] <Linux>".into(), &SCHEMA.into())
         );
         assert_eq!(data["began"], "1970-01-01T00:00:00.000000Z");
+        assert_eq!(data["rows"][0]["topology"]["networks"][0]["description"], "<b>");
+        assert!(page.contains("id=\"topology\""));
         for word in ["src=", "href=", "@import", "url(", "fetch(", "innerHTML"] {
             assert!(!page.contains(word), "{word}");
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use snowboot_config::Topology;
 
 use crate::event::{Event, Record, RunError, Step};
 use crate::sinks::SCHEMA;
@@ -28,6 +29,7 @@ enum What<'a> {
         version: &'a str,
         name: Option<&'a str>,
         machines: Vec<&'a str>,
+        topology: Option<&'a Topology>,
     },
     BlockBegin {
         id: u64,
@@ -110,11 +112,12 @@ impl<'a> Row<'a> {
 impl<'a> What<'a> {
     fn new(event: &'a Event) -> Self {
         match event {
-            Event::RunBegin { name, machines } => Self::RunBegin {
+            Event::RunBegin { name, machines, topology } => Self::RunBegin {
                 schema: SCHEMA,
                 version: env!("CARGO_PKG_VERSION"),
                 name: name.as_deref(),
                 machines: machines.iter().map(AsRef::as_ref).collect(),
+                topology: topology.as_deref(),
             },
             Event::Begin(block) => Self::BlockBegin {
                 id: block.id,

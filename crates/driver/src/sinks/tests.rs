@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+use snowboot_config::Manifest;
 
 use super::*;
 use crate::event::{BlockInfo, Level, Record, Step};
@@ -19,7 +20,14 @@ impl Story {
     /// One whose run has begun.
     pub(crate) fn begun() -> Self {
         let mut story = Self::default();
-        story.add(Event::RunBegin { name: Some("a test".into()), machines: vec!["server".into()] });
+        let manifest = "name = 'a test'\ntest-script = ''\n[networks.lan]\ndescription = '<b>'\n[machines.server]\n\
+                        kernel = 'k'\nvlans = ['lan']\nuser-network = { forward-ports = [{ guest-port = 22 }] }\n";
+        let topology = Manifest::parse("t.toml".as_ref(), manifest).unwrap().topology();
+        story.add(Event::RunBegin {
+            name: Some("a test".into()),
+            machines: vec!["server".into()],
+            topology: Some(Arc::new(topology)),
+        });
         story
     }
 

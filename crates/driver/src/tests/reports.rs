@@ -29,7 +29,7 @@ fn a_run_tells_its_beginning_its_machines_lives_and_its_end() {
     driver.run_ended(1, None);
     let events = lock(&events);
     assert!(
-        matches!(&events[0], Event::RunBegin { name: Some(name), machines } if name == "t" && machines.len() == 2)
+        matches!(&events[0], Event::RunBegin { name: Some(name), machines, .. } if name == "t" && machines.len() == 2)
     );
     let steps: Vec<(String, Step)> = events
         .iter()

@@ -47,7 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check_script(driver: Driver, script: Script, options: argparse.Namespace) -> list[Outcome]:
     """Checks a run's script as the options say."""
     return check(
-        script, driver.variables, driver.namespace(), types=not options.skip_type_check, lint=not options.skip_lint)
+        script, driver.variables, driver.networks, driver.namespace(),
+        types=not options.skip_type_check, lint=not options.skip_lint)
 
 
 def refused(outcomes: list[Outcome]) -> list[str]:

@@ -73,7 +73,7 @@ class Driver:
         self._watched = {machine.name for machine in self.machines}
         self.variables = {native.variable: m for native, m in zip(natives, self.machines)}
         """The machines by the names that scripts have for them."""
-        self._vlans = [VLan(number, self._native, self.out_dir) for number in self._native.vlans()]
+        self._vlans = [VLan(number, name, self._native, self.out_dir) for number, name in self._native.vlans()]
         self.network = Network(self._vlans, self._native)
         """All VLANs together."""
         for machine in self.machines:
@@ -117,8 +117,13 @@ class Driver:
 
     @property
     def vlans(self) -> list[VLan]:
-        """The VLANs that machines are plugged into, by number."""
+        """The VLANs that machines are plugged into and those that the manifest names, by number."""
         return self._vlans
+
+    @property
+    def networks(self) -> dict[str, VLan]:
+        """The same by the variables that scripts have for them: `vlan1`, and the names of the manifest."""
+        return {f"vlan{vlan.nr}": vlan for vlan in self._vlans} | {vlan.name: vlan for vlan in self._vlans}
 
     def machine(self, name: str) -> Machine:
         """A machine by its name; KeyError when there is none."""
@@ -154,12 +159,12 @@ class Driver:
         self.is_limited = False
 
     def capture_all(self, folder: Path) -> None:
-        """Writes all frames of every VLAN to `vlanN.pcapng` in a folder, from now to the end."""
+        """Writes all frames of every VLAN to `NAME.pcapng` in a folder, from now to the end."""
         for vlan in self.vlans:
-            vlan.capture(folder / f"vlan{vlan.nr}.pcapng")
+            vlan.capture(folder / f"{vlan.name}.pcapng")
 
     def save_last_frames(self) -> list[Path]:
-        """Writes the last frames of every VLAN that had some to `vlanN-last.pcapng` in `out_dir`."""
+        """Writes the last frames of every VLAN that had some to `NAME-last.pcapng` in `out_dir`."""
         return self._native.save_last_frames(self.out_dir)
 
     def subtest(self, name: str) -> AbstractContextManager[None]:
@@ -300,7 +305,7 @@ class Driver:
             "test_script": self.test_script,
             "vlans": self.vlans,
         }
-        names.update({f"vlan{vlan.nr}": vlan for vlan in self.vlans})
+        names.update(self.networks)
         names.update(self.variables)
         # Machines may have this name, as they may in tests that know nothing of it.
         names.setdefault("network", self.network)

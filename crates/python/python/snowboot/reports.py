@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--console-logs", action="store_true",
                        help="write NAME-console.log of every machine to the output directory")
     group.add_argument("--pcap", type=Path, nargs="?", const=Path(""), metavar="DIR",
-                       help="write all frames of each VLAN to vlanN.pcapng in DIR (default: the output directory)")
+                       help="write all frames of each network to NAME.pcapng in DIR (default: the output directory)")
     group.add_argument("--log-times", action="store_true", help="show elapsed time where that is no terminal, too")
 
 

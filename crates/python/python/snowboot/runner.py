@@ -419,7 +419,7 @@ class Run:
     def _whole_report(self) -> dict[str, Any]:
         driver = self.driver
         # A driver that is stuck cannot tell anything.
-        facts = self.facts or (driver and briefly(driver.report)) or {"machines": [], "memory": None}
+        facts = self.facts or (driver and briefly(driver.report)) or {"machines": [], "memory": None, "topology": None}
         status = 1 if self.status is None else self.status
         return {"name": driver and driver.name} | facts | {
             "seconds": time.monotonic() - self.began,

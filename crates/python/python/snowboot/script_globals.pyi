@@ -42,7 +42,7 @@ machines_nspawn: list[NspawnMachine]
 """Containers: there are none."""
 
 vlans: list[VLan]
-"""The VLANs that machines are plugged into; each is also a variable: `vlan1`."""
+"""The VLANs that machines are plugged into; each is also a variable: `vlan1`, and the name that the manifest gives it."""
 
 network: Network
 """All VLANs together: `network.partition([a, b], [c])`, `network.heal()`. A machine of this name takes its place."""

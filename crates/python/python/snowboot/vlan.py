@@ -19,19 +19,21 @@ Chance = int | float | str
 
 
 class VLan:
-    """A VLAN: the switch that machines of this number are plugged into.
+    """A VLAN: the switch that machines of this number, or of this name, are plugged into.
 
     It lives in this process. Nothing but machines can be plugged into it. Machines may be given by their names, too.
     """
 
-    def __init__(self, nr: int, native: _native.Driver, out_dir: Path) -> None:
+    def __init__(self, nr: int, name: str, native: _native.Driver, out_dir: Path) -> None:
         self.nr = nr
         """Its number."""
+        self.name = name
+        """Its name in the manifest, or `vlan` and its number: what the log and files call it."""
         self._native = native
         self._out_dir = out_dir
 
     def __repr__(self) -> str:
-        return f"<VLan {self.nr}>"
+        return f"<VLan {self.nr}>" if self.name == f"vlan{self.nr}" else f"<VLan {self.nr} {self.name}>"
 
     @property
     def machines(self) -> list[str]:
@@ -114,7 +116,7 @@ class VLan:
     def capture(self, file: str | os.PathLike[str]) -> Capture:
         """Writes all frames from now on to a file in the format pcapng, until `stop` or the run's end.
 
-        The path counts from `driver.out_dir`. An interface is a machine's card, as `client:eth1`; what a fault or a full
+        The path counts from `driver.out_dir`. An interface is a machine's card, as `client:eth1`, and has the name of the VLAN as its description; what a fault or a full
         queue has dropped is there with a comment. With `with`, the capture ends with the block:
 
             with vlan1.capture("ping.pcapng"):
@@ -127,7 +129,7 @@ class VLan:
     def socket_dir(self) -> Path:
         """Refused with MachineError: the NixOS driver's vde_switch has sockets in a folder, a switch in this process none."""
         raise MachineError(
-            f"vlan{self.nr} has no socket_dir: its switch is in this process, and no vde_switch that other programs "
+            f"{self.name} has no socket_dir: its switch is in this process, and no vde_switch that other programs "
             "could be plugged into"
         )
 

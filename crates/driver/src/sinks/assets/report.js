@@ -21,7 +21,7 @@
 
   // What happened, as a tree of blocks, lives of machines and consoles.
   function read(rows) {
-    const run = { name: null, version: "", machines: new Map(), root: { children: [] }, end: null, scriptEnd: null,
+    const run = { name: null, version: "", topology: null, machines: new Map(), root: { children: [] }, end: null, scriptEnd: null,
       last: 0, blocks: new Map() };
     const machine = (name) => {
       if (!run.machines.has(name)) run.machines.set(name, { name, starts: [], links: [], console: [] });
@@ -36,6 +36,7 @@
         case "run-begin":
           run.name = row.name;
           run.version = row.version;
+          run.topology = row.topology;
           row.machines.forEach(machine);
           break;
         case "block-begin": {
@@ -214,6 +215,77 @@
     byId("timeline").appendChild(picture);
   }
 
+  // The networks
+
+  const shortened = (text, most) => text.length > most ? text.slice(0, most - 1) + "\u2026" : text;
+
+  // Machines are rows and networks are columns: a dot is a card. Ways to the host are circles in the first column.
+  function showTopology(topology) {
+    if (!topology || !topology.machines.some((machine) => machine.cards.length)) return;
+    byId("topology-section").hidden = false;
+    showCards(topology);
+    const LEFT = 150, COLUMN = 150, HIGH = 30, TOP = 52;
+    const toHost = topology.machines.some((machine) => machine.user_network);
+    const columns = new Map(topology.networks.map((network, index) => [network.name, index + (toHost ? 1 : 0)]));
+    const width = LEFT + (columns.size + (toHost ? 1 : 0)) * COLUMN + 12;
+    const height = TOP + topology.machines.length * HIGH + 6;
+    const picture = svg("svg", { viewBox: "0 0 " + width + " " + height, width, height, role: "img", "aria-label": "Networks" });
+    const add = (tag, attributes, text) => picture.appendChild(svg(tag, attributes, text));
+    const x = (network) => LEFT + (network === null ? 0 : columns.get(network)) * COLUMN + 24;
+    const y = (row) => TOP + row * HIGH + HIGH / 2;
+    const rows = new Map(topology.machines.map((machine, row) => [machine.name, row]));
+    if (toHost) add("text", { x: x(null) - 6, y: 16 }, "to the host");
+    for (const network of topology.networks) {
+      const lowest = Math.max(0, ...network.members.map((member) => rows.get(member.machine)));
+      add("line", { x1: x(network.name), x2: x(network.name), y1: 36, y2: y(lowest), class: "wire" });
+      const words = [network.name, "VLAN " + network.vlan, network.members.length + " network card(s)"];
+      if (network.description) words.splice(1, 0, network.description);
+      add("text", { x: x(network.name) - 6, y: 16, class: "network" }, shortened(network.name, 18))
+        .appendChild(svg("title", {}, words.join("\n")));
+      const note = network.description || (network.name === "vlan" + network.vlan ? "" : "VLAN " + network.vlan);
+      add("text", { x: x(network.name) - 6, y: 30, class: "tick" }, shortened(note, 24));
+    }
+    topology.machines.forEach((machine, row) => {
+      const last = Math.max(0, ...machine.cards.map((card) => x(card.network)));
+      if (last) add("line", { x1: LEFT - 12, x2: last, y1: y(row), y2: y(row), class: "cable" });
+      add("rect", { x: 6, y: y(row) - 10, width: LEFT - 18, height: 20, rx: 4, class: "box" });
+      add("text", { x: 14, y: y(row) + 4 }, shortened(machine.name, 20)).appendChild(svg("title", {}, machine.name));
+      for (const card of machine.cards) {
+        const dot = add("circle", { cx: x(card.network), cy: y(row), r: 5.5, class: card.network === null ? "host" : "plug" });
+        const words = [machine.name + " " + card.interface, card.mac, card.network || userNetwork(machine), card.address];
+        dot.appendChild(svg("title", {}, words.join("\n")));
+        add("text", { x: x(card.network) + 10, y: y(row) - 4, class: "tick" }, card.interface + " " + card.address);
+      }
+    });
+    byId("topology").appendChild(picture);
+  }
+
+  function userNetwork(machine) {
+    const { restrict, dns } = machine.user_network;
+    return ["user network", restrict ? "restricted" : "", dns ? "resolver " + dns : ""].filter(Boolean).join(", ");
+  }
+
+  function showCards(topology) {
+    const table = element("table");
+    const line = (tag, cells) => {
+      const made = table.appendChild(element("tr"));
+      for (const cell of cells) made.appendChild(element(tag, "", String(cell)));
+    };
+    line("th", ["machine", "number", "card", "Ethernet address", "network", "IPv4 address on NixOS", "forwards"]);
+    for (const machine of topology.machines) {
+      for (const card of machine.cards) {
+        const forwards = card.network === null ? machine.user_network.forwards : [];
+        const words = forwards.map((it) => {
+          const ends = it.from === "host" ? ["host " + it.host, it.guest] : [it.guest, "host " + it.host];
+          return it.protocol + " " + ends.join(" \u2192 ");
+        });
+        const network = card.network === null ? userNetwork(machine) : card.network;
+        line("td", [machine.name, machine.number, card.interface, card.mac, network, card.address, words.join("\n")]);
+      }
+    }
+    byId("cards").appendChild(table);
+  }
+
   // The log
 
   let filter = null;
@@ -330,6 +402,7 @@
   const run = read(data.rows);
   showHead(run);
   showTimeline(run);
+  showTopology(run.topology);
   for (const name of run.machines.keys()) {
     const option = element("option", "", name);
     option.value = name;

@@ -31,9 +31,15 @@ class Outcome(NamedTuple):
 
 
 def check(
-    script: Script, machines: Iterable[str], names: Iterable[str], *, types: bool = True, lint: bool = True
+    script: Script,
+    machines: Iterable[str],
+    networks: Iterable[str],
+    names: Iterable[str],
+    *,
+    types: bool = True,
+    lint: bool = True,
 ) -> list[Outcome]:
-    """Checks a script. `machines` are the variables of machines, `names` all that the script finds."""
+    """Checks a script. `machines` and `networks` are the variables of these, `names` all that the script finds."""
     try:
         # To the end: some of what is no Python is found after parsing.
         compile(script.parse(), script.name, "exec", dont_inherit=True)
@@ -44,7 +50,7 @@ def check(
     return [
         Outcome("syntax"),
         _names(script, names) if lint else Outcome("names", skipped="as --skip-lint asks"),
-        _by("types", type_tools(script, machines, names)) if types else Outcome("types", skipped="as --skip-type-check asks"),
+        _by("types", type_tools(script, machines, networks)) if types else Outcome("types", skipped="as --skip-type-check asks"),
         _by("lint", lint_tools(script, names)) if lint else Outcome("lint", skipped="as --skip-lint asks"),
     ]
 

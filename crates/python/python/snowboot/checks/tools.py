@@ -50,10 +50,10 @@ class Tool(NamedTuple):
         return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)
 
 
-def type_tools(script: Script, machines: Iterable[str], names: Iterable[str]) -> list[Tool]:
+def type_tools(script: Script, machines: Iterable[str], networks: Iterable[str]) -> list[Tool]:
     """Those that check types, the better one first."""
     text, line = _with_names(script)
-    files = {FILE: text, f"{GLOBALS}.pyi": _declarations(machines, names)}
+    files = {FILE: text, f"{GLOBALS}.pyi": _declarations(machines, networks)}
     version = "{}.{}".format(*sys.version_info)
     roots = _module_folders()
     ty = [
@@ -131,13 +131,13 @@ def _with_names(script: Script) -> tuple[str, int]:
     return "".join(lines), last
 
 
-def _declarations(machines: Iterable[str], names: Iterable[str]) -> str:
+def _declarations(machines: Iterable[str], networks: Iterable[str]) -> str:
     """A stub with the names of every script, and this test's machines and networks."""
     variables = set(machines)
     if len(variables) == 1:
         variables.add("machine")
     lines = [f"{name}: Machine" for name in sorted(variables)]
-    lines += [f"{name}: VLan" for name in sorted(names) if re.fullmatch(r"vlan\d+", name)]
+    lines += [f"{name}: VLan" for name in sorted(networks)]
     return "\n".join(["from snowboot.script_globals import *", "from snowboot import Machine as Machine",
                       "from snowboot.vlan import VLan", *lines, ""])
 
