@@ -27,6 +27,7 @@ mod say;
 mod share;
 mod store;
 mod test;
+mod topology;
 mod vhost_user;
 mod vm;
 

@@ -33,7 +33,7 @@ pub(crate) struct ReportArgs {
     /// Write NAME-console.log of every machine to the output folder
     #[arg(long)]
     console_logs: bool,
-    /// Write all frames of each VLAN to vlanN.pcapng in DIR [default: the output folder]
+    /// Write all frames of each network to NAME.pcapng in DIR [default: the output folder]
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
     pcap: Option<PathBuf>,
     /// Show elapsed time where the log goes to no terminal, too

@@ -23,7 +23,8 @@ use crate::kvm_device::{self, KvmDevice};
 use crate::python::Python;
 use crate::report::Destination;
 use crate::reports::ReportArgs;
-use crate::{exit, say};
+use crate::topology::Form;
+use crate::{exit, say, topology};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
@@ -37,12 +38,18 @@ pub(crate) struct Args {
     /// Take commands from the terminal, or from a pipe, in the place of the script
     #[arg(short = 'I', long)]
     interactive: bool,
-    /// How much the test's log shows
+    /// How much the log shows
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: LogLevel,
     /// Say nothing unless something fails
     #[arg(short, long)]
     quiet: bool,
+    /// Print machines, cards and networks, and run nothing
+    #[arg(
+        long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text",
+        conflicts_with_all = ["interactive", "json_report", "junit_xml", "html", "json_log", "xml_log", "console_logs", "pcap"]
+    )]
+    show_topology: Option<Form>,
     #[command(flatten)]
     skip: Skip,
     #[command(flatten)]
@@ -53,7 +60,7 @@ pub(crate) struct Args {
 
 const AFTER_HELP: &str = "\
 Exit status:
-  0  the test passed
+  0  the test passed, or the topology was printed
   1  it failed, or could not be run: the standard error says why
   2  the command line is wrong
   129, 130, 143  SIGHUP, Ctrl-C or SIGTERM ended the test; 143 also when its global-timeout was over
@@ -68,7 +75,8 @@ Examples:
   snowboot test ping.toml
   snowboot test -I ping.toml
   snowboot test ping.toml -o artifacts --quiet --json-report result.json
-  snowboot test ping.toml --html report.html --junit-xml junit.xml";
+  snowboot test ping.toml --html report.html --junit-xml junit.xml
+  snowboot test ping.toml --show-topology=dot | dot -Tsvg >networks.svg";
 
 /// What reports call the error of a test that could not be run.
 const NOT_STARTED: &str = "NotStarted";
@@ -99,6 +107,7 @@ struct NotRun {
     name: Option<String>,
     machines: [(); 0],
     memory: Option<()>,
+    topology: Option<()>,
     seconds: f64,
     passed: bool,
     exit_status: u8,
@@ -118,6 +127,7 @@ impl NotRun {
             name: None,
             machines: [],
             memory: None,
+            topology: None,
             seconds: 0.0,
             passed: false,
             exit_status: exit::HOST_ERROR,
@@ -128,6 +138,9 @@ impl NotRun {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(form) = args.show_topology {
+        return topology::show(&args.manifest, form);
+    }
     let report = args.reports.json_report.as_deref().map(Destination::prepare).transpose()?;
     let Err(error) = hand_over(args, report.as_ref());
     if let Some(report) = report {
@@ -172,11 +185,16 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     path::absolute(path).with_context(|| format!("Cannot tell where {} is", path.display()))
 }
 
-/// Finds before anything starts what would make the test fail later.
-pub(crate) fn check(file: &Path) -> Result<()> {
+/// Reads a manifest, without a look at the files that it names.
+pub(crate) fn read(file: &Path) -> Result<Manifest> {
     let text = fs::read_to_string(file)
         .map_err(|error| anyhow!("Cannot read the manifest {}: {}", file.display(), explain(&error)))?;
-    let manifest = Manifest::parse(file, &text)?;
+    Ok(Manifest::parse(file, &text)?)
+}
+
+/// Finds before anything starts what would make the test fail later.
+pub(crate) fn check(file: &Path) -> Result<()> {
+    let manifest = read(file)?;
     if let Script::File(script) = &manifest.script {
         readable("test script", script).map_err(|error| located(file, &error))?;
     }
