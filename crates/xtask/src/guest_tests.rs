@@ -354,6 +354,12 @@ fn make_boot_disk(file: &Path, image: &Path) -> Result<()> {
     fs::write(image, content).with_context(|| format!("Cannot write {}", image.display()))
 }
 
+/// A VLAN as a machine's `vlans` have it.
+fn written(case: &Case, vlan: u8) -> String {
+    let named = case.networks.iter().find(|(_, number)| *number == vlan);
+    named.map_or_else(|| vlan.to_string(), |(name, _)| format!("{name:?}"))
+}
+
 /// The manifest of a case whose files are in `folder`.
 fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
     let names: Vec<String> = case.machines.iter().map(ToString::to_string).collect();
@@ -369,15 +375,20 @@ fn manifest_text(case: &Case, folder: &Path) -> Result<String> {
         case.name,
         case.own_limit.unwrap_or(case.limit)
     );
+    for (name, vlan) in case.networks {
+        text.push_str(&format!("\n[networks.{name}]\nvlan = {vlan}\n"));
+    }
     for name in case.machines {
         let toplevel = guests.folder.join(name);
         let root = toplevel.join(guest::ROOT_IMAGE);
         let vlans =
             case.vlans.iter().find(|(machine, _)| machine == name).map_or(&[1][..], |(_, vlans)| vlans);
+        let vlans: Vec<String> = vlans.iter().map(|vlan| written(case, *vlan)).collect();
+        let vlans = vlans.join(", ");
         let own = case.disks.iter().find(|(machine, ..)| machine == name);
         let (keys, disks) = own.map_or(("", ""), |(_, keys, disks)| (keys, disks));
         text.push_str(&format!(
-            "\n[machines.{name}]\ntoplevel = {toplevel:?}\nvcpus = {}\nmemory = {:?}\nvlans = {vlans:?}\n{keys}",
+            "\n[machines.{name}]\ntoplevel = {toplevel:?}\nvcpus = {}\nmemory = {:?}\nvlans = [{vlans}]\n{keys}",
             case.vcpus, case.memory,
         ));
         if case.root_disk {

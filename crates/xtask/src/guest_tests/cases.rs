@@ -13,6 +13,8 @@ pub(super) struct Case {
     pub(super) machines: &'static [&'static str],
     /// The VLANs of machines that are not on VLAN 1 alone.
     pub(super) vlans: &'static [(&'static str, &'static [u8])],
+    /// The VLANs that have a name.
+    pub(super) networks: &'static [(&'static str, u8)],
     pub(super) vcpus: u8,
     pub(super) memory: &'static str,
     /// Whether each machine has a data disk besides its root, and how large it is in MiB.
@@ -64,6 +66,7 @@ pub(super) const CASE: Case = Case {
     with: &[],
     machines: &["machine"],
     vlans: &[],
+    networks: &[],
     vcpus: 1,
     memory: "256M",
     data_disk: false,
@@ -289,12 +292,13 @@ pub(super) const CASES: &[Case] = &[
         script: "tests/guests/faults.py",
         kernel: Kernel::Cloud,
         machines: &["machine1", "machine2"],
+        networks: &[("wire", 1)],
         vcpus: 1,
         memory: "256M",
         data_disk: false,
         status: 0,
         said: &[
-            "network: vlan1.impair(\"machine1\", \"machine2\", loss=0.3, seed=7)",
+            "network: wire.impair(\"machine1\", \"machine2\", loss=0.3, seed=7)",
             "subtest: a partition",
             "machine2: the machine was stopped by the driver",
         ],
