@@ -27,7 +27,7 @@ pub use profile::BootProfile;
 pub use share::{ShareCache, ShareConfig, ShareProtocol};
 pub use store::{StoreConfig, StoreDevice, StoreSource};
 pub use topology::{
-    Card, Member, Topology, TopologyForward, TopologyMachine, TopologyNetwork, TopologyUserNetwork,
+    Card, HostEnd, Member, Topology, TopologyForward, TopologyMachine, TopologyNetwork, TopologyUserNetwork,
 };
 pub use user_network::{ForwardFrom, ForwardProtocol, PortForward, SocketForward, UserNetworkConfig};
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};

@@ -1,13 +1,14 @@
 //! How the machines of a test are connected, worked out from their descriptions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use serde::Serialize;
 
 use crate::{
     ForwardFrom, ForwardProtocol, MacAddress, Manifest, NamedNetworks, NodeConfig, PortForward,
-    UserNetworkConfig, interface_name, vlan_address, vlan_name,
+    SocketForward, UserNetworkConfig, interface_name, vlan_address, vlan_name,
 };
 
 /// The machines of a test with their network cards, and the networks between them. It is a part of reports, which
@@ -58,16 +59,35 @@ pub struct TopologyUserNetwork {
 }
 
 /// A port that leads to the other side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopologyForward {
     /// The side that connects.
     pub from: ForwardFrom,
     /// What is carried.
     pub protocol: ForwardProtocol,
-    /// The host's end; where the host listens at port 0, that is a free one.
-    pub host: SocketAddr,
+    /// The host's end.
+    pub host: HostEnd,
     /// The guest's end.
     pub guest: SocketAddrV4,
+}
+
+/// The end of a forward that is on the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum HostEnd {
+    /// A port; where the host listens at port 0, that is a free one.
+    Address(SocketAddr),
+    /// A Unix socket, as `unix:PATH`.
+    Socket(String),
+}
+
+impl fmt::Display for HostEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Socket(socket) => f.write_str(socket),
+        }
+    }
 }
 
 /// A network between machines.
@@ -165,13 +185,20 @@ impl TopologyUserNetwork {
         let forward = |forward: &PortForward| TopologyForward {
             from: forward.from,
             protocol: forward.protocol,
-            host: forward.host,
+            host: HostEnd::Address(forward.host),
             guest: forward.guest,
         };
+        let socket = |forward: &SocketForward| TopologyForward {
+            from: forward.from,
+            protocol: ForwardProtocol::Tcp,
+            host: HostEnd::Socket(format!("unix:{}", forward.host.display())),
+            guest: forward.guest,
+        };
+        let sockets = config.forward_sockets.iter().map(socket);
         Self {
             restrict: config.restrict,
             dns: config.dns,
-            forwards: config.forward_ports.iter().map(forward).collect(),
+            forwards: config.forward_ports.iter().map(forward).chain(sockets).collect(),
         }
     }
 }
@@ -220,7 +247,8 @@ mod tests {
     fn reports_have_it_as_plain_data() {
         let found = topology(
             "[networks.lan]\ndescription = 'all of them'\n[machines.a]\nkernel = 'k'\nvlans = ['lan']\n\
-             user-network = { restrict = true, forward-ports = [{ host-port = 2222, guest-port = 22 }] }",
+             user-network = { restrict = true, forward-ports = [{ host-port = 2222, guest-port = 22 },
+             { host-socket = '/run/web', guest-port = 80 }] }",
         );
         let expected = json!({
             "machines": [{
@@ -235,6 +263,7 @@ mod tests {
                     "dns": null,
                     "forwards": [
                         { "from": "host", "protocol": "tcp", "host": "127.0.0.1:2222", "guest": "10.0.2.15:22" },
+                        { "from": "host", "protocol": "tcp", "host": "unix:/run/web", "guest": "10.0.2.15:80" },
                     ],
                 },
             }],

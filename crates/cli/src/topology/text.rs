@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use snowboot_config::{
-    ForwardFrom, Topology, TopologyForward, TopologyMachine, TopologyNetwork, TopologyUserNetwork,
+    ForwardFrom, HostEnd, Topology, TopologyForward, TopologyMachine, TopologyNetwork, TopologyUserNetwork,
 };
 
 /// Columns that a line may take before the members of a network go on in the next one.
@@ -125,8 +125,10 @@ pub(super) fn forward(forward: &TopologyForward) -> String {
         snowboot_config::ForwardProtocol::Tcp => "tcp",
         snowboot_config::ForwardProtocol::Udp => "udp",
     };
-    let host = match (forward.from, forward.host.port()) {
-        (ForwardFrom::Host, 0) => format!("host {}, a free port", forward.host.ip()),
+    let host = match (forward.from, &forward.host) {
+        (ForwardFrom::Host, HostEnd::Address(at)) if at.port() == 0 => {
+            format!("host {}, a free port", at.ip())
+        }
         _ => format!("host {}", forward.host),
     };
     match forward.from {
