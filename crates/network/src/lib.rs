@@ -52,3 +52,4 @@ pub use faults::{Burst, Flap, Impairment, LONGEST, LONGEST_QUEUE, SLOWEST, Sprea
 pub use frame::{Accepts, Checksum, Frame, Offload, Segmentation, SegmentationKind};
 pub use port::{Batch, Full, Port, Waker};
 pub use switch::{Limits, Switch};
+pub use table::{Station, Table};

@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::Counters;
 use crate::finish::{Finished, Segments, check, finish};
 use crate::frame::{Accepts, Frame, HEADER, LONGEST};
-use crate::headers::Tag;
 use crate::state::{Admission, PortId};
 use crate::switch::{Shared, Wakes};
 use crate::table::Station;
@@ -236,18 +235,12 @@ impl fmt::Debug for Port {
 
 /// Looks at a frame before the lock is taken.
 fn admit(mut frame: Frame) -> Admission {
-    let addresses = frame.bytes.as_chunks::<6>().0;
-    let &[to, from, ..] = addresses else { return Admission::BadLength };
+    let Some((to, from)) = Station::of(&frame.bytes) else { return Admission::BadLength };
     if !(HEADER..=LONGEST).contains(&frame.bytes.len()) {
         return Admission::BadLength;
     }
     if check(&mut frame).is_none() {
         return Admission::Malformed;
     }
-    let tag = Tag::find(&frame.bytes);
-    Admission::Frame {
-        frame: Arc::new(frame),
-        to: Station { tag, address: to },
-        from: Station { tag, address: from },
-    }
+    Admission::Frame { frame: Arc::new(frame), to, from }
 }

@@ -35,7 +35,7 @@ pub(crate) struct State {
     limits: Limits,
     next: u64,
     ports: BTreeMap<PortId, Member>,
-    table: Table,
+    table: Table<PortId>,
     /// Whatever is between ports, if anything is.
     faults: Option<Box<Faults>>,
     /// Who is told when frames under way are to arrive earlier than any before.

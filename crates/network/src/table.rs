@@ -1,6 +1,6 @@
-//! Which station is behind which port.
+//! Which station is behind which port, or whatever else frames go through.
 //!
-//! Owned by the switch's state. Bounded per port, so that a guest which makes up addresses pushes out its own only.
+//! Owned by the switch's state, and by tunnels. Bounded per port, so that a guest which makes up addresses pushes out its own only.
 //!
 //! Tags of VLANs pass this switch as in a hub, so the same address may well be behind one port in one VLAN and behind
 //! another in the next: a guest that bridges two VLANs over one card repeats what others send. With one table for all,
@@ -8,48 +8,63 @@
 //! calls it independent learning).
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::time::Duration;
 
 use crate::headers::Tag;
-use crate::state::PortId;
 
 /// An Ethernet address.
 pub(crate) type Address = [u8; 6];
 
 /// Who sends or is meant: an address, in the VLAN of the frame's outer tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Station {
+pub struct Station {
     pub(crate) tag: Option<Tag>,
     pub(crate) address: Address,
 }
 
 impl Station {
+    /// Whom a frame is meant for, and who sends it; `None` if it is not even two addresses long.
+    #[must_use]
+    pub fn of(frame: &[u8]) -> Option<(Self, Self)> {
+        let &[to, from, ..] = frame.as_chunks::<6>().0 else { return None };
+        let tag = Tag::find(frame);
+        Some((Self { tag, address: to }, Self { tag, address: from }))
+    }
+
     /// Whether frames to this address are for more than one station (IEEE 802, the I/G bit).
-    pub(crate) fn is_group(self) -> bool {
+    #[must_use]
+    pub fn is_group(self) -> bool {
         self.address[0] & 1 != 0
     }
 }
 
 #[derive(Debug)]
-struct Entry {
-    port: PortId,
+struct Entry<P> {
+    port: P,
     seen: Duration,
 }
 
 /// The learning table.
 ///
 /// The map is keyed by what guests choose, hence the standard hasher, which they cannot predict.
-#[derive(Debug, Default)]
-pub(crate) struct Table {
-    entries: HashMap<Station, Entry>,
+#[derive(Debug)]
+pub struct Table<P> {
+    entries: HashMap<Station, Entry<P>>,
     /// The stations of each port, oldest first: exactly those whose entry names the port.
-    by_port: HashMap<PortId, VecDeque<Station>>,
+    by_port: HashMap<P, VecDeque<Station>>,
 }
 
-impl Table {
+impl<P> Default for Table<P> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), by_port: HashMap::new() }
+    }
+}
+
+impl<P: Copy + Eq + Hash> Table<P> {
     /// Notes that a frame from `station` came through `port`. When the port has `limit` stations already, the one
     /// learnt first makes room.
-    pub(crate) fn learn(&mut self, station: Station, port: PortId, now: Duration, limit: usize) {
+    pub fn learn(&mut self, station: Station, port: P, now: Duration, limit: usize) {
         if station.is_group() || limit == 0 {
             return;
         }
@@ -75,13 +90,14 @@ impl Table {
     }
 
     /// The port behind which `station` was seen less than `ageing` ago.
-    pub(crate) fn find(&self, station: Station, now: Duration, ageing: Duration) -> Option<PortId> {
+    #[must_use]
+    pub fn find(&self, station: Station, now: Duration, ageing: Duration) -> Option<P> {
         let entry = self.entries.get(&station)?;
         (now.saturating_sub(entry.seen) < ageing).then_some(entry.port)
     }
 
     /// Forgets everything behind `port`.
-    pub(crate) fn forget(&mut self, port: PortId) {
+    pub fn forget(&mut self, port: P) {
         for station in self.by_port.remove(&port).unwrap_or_default() {
             self.entries.remove(&station);
         }
@@ -91,6 +107,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::PortId;
 
     const AGEING: Duration = Duration::from_secs(300);
     const LEFT: PortId = PortId(1);
@@ -100,7 +117,7 @@ mod tests {
         Station { tag: None, address: [2, 0, 0, 0, 0, last] }
     }
 
-    fn consistent(table: &Table) {
+    fn consistent(table: &Table<PortId>) {
         let listed: usize = table.by_port.values().map(VecDeque::len).sum();
         assert_eq!(listed, table.entries.len());
         for (port, stations) in &table.by_port {

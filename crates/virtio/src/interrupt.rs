@@ -4,6 +4,7 @@
 //! configuration's generation. The transport fills it in as the driver writes registers; devices only ever raise. The
 //! table's lock is taken last of all, and held for a moment.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,8 +24,19 @@ pub struct Interrupt {
     lines: Arc<Lines>,
 }
 
+/// Tells a driver of another process that a queue has used buffers.
+struct Call(Box<dyn Fn(u16) + Send + Sync>);
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
+}
+
 #[derive(Debug)]
 struct Lines {
+    /// What takes the place of vectors, where the driver is not reached by any of ours.
+    call: Option<Call>,
     msix: Mutex<MsixTable>,
     config: AtomicU16,
     queues: Vec<AtomicU16>,
@@ -36,7 +48,19 @@ struct Lines {
 impl Interrupt {
     /// Interrupts through `msix`, with no vector assigned yet, for a device of `queues` queues.
     pub(crate) fn new(msix: MsixTable, queues: usize) -> Self {
+        Self::with(None, msix, queues)
+    }
+
+    /// Interrupts by `call`, which gets the queue's index, for a device of `queues` queues whose transport is another process's. It
+    /// must not wait for anything. Nobody is told of changes of the configuration.
+    #[must_use]
+    pub fn calling(queues: usize, call: impl Fn(u16) + Send + Sync + 'static) -> Self {
+        Self::with(Some(Call(Box::new(call))), MsixTable::new(Vec::new()), queues)
+    }
+
+    fn with(call: Option<Call>, msix: MsixTable, queues: usize) -> Self {
         let lines = Lines {
+            call,
             msix: Mutex::new(msix),
             config: AtomicU16::new(NO_VECTOR),
             queues: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
@@ -49,6 +73,9 @@ impl Interrupt {
 
     /// Tells the driver that queue `index` has used buffers.
     pub fn queue(&self, index: u16) {
+        if let Some(Call(call)) = &self.lines.call {
+            return call(index);
+        }
         let vector = self.queue_vector(index);
         let mut msix = self.msix();
         if msix.enabled() {

@@ -37,6 +37,9 @@ use self::wire::{
 use crate::timer::Timer;
 use crate::wake::Wake;
 
+pub use self::transmit::LONGEST as LONGEST_FRAME;
+pub use self::wire::{HEADER as HEADER_LENGTH, header as write_header, parse as parse_header};
+
 /// The time since any start that all cards of a network agree on; it does not go backwards.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
@@ -57,6 +60,11 @@ const LINK: Token = Token(2);
 const PATIENCE: Token = Token(3);
 /// As [`PORT`], told by a call instead of a descriptor.
 const NEWS: Token = Token(4);
+
+/// The features that are about frames: what the driver may leave to the device, and the device to the driver.
+pub const DATA_FEATURES: u64 = F_MRG_RXBUF
+    | (F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_HOST_USO)
+    | (F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_GUEST_USO4 | F_GUEST_USO6);
 
 /// Bit 0 of `status` in the configuration space: the link is up.
 const LINK_UP: u16 = 1;
@@ -196,12 +204,10 @@ impl fmt::Debug for Net {
 
 impl Device for Net {
     fn identity(&self) -> Identity {
-        let send = F_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_HOST_USO;
-        let receive = F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_GUEST_USO4 | F_GUEST_USO6;
         let control = F_CTRL_VQ | F_CTRL_RX | F_CTRL_MAC_ADDR | F_CTRL_GUEST_OFFLOADS;
         Identity {
             id: DeviceId::Net,
-            features: F_MAC | F_STATUS | F_MRG_RXBUF | send | receive | control,
+            features: F_MAC | F_STATUS | DATA_FEATURES | control,
             queue_sizes: vec![DATA_QUEUE, DATA_QUEUE, CONTROL_QUEUE],
         }
     }

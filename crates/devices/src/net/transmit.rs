@@ -10,7 +10,7 @@ use super::{Net, TRANSMIT};
 
 /// The longest frame that is copied: the longest IP packet, an Ethernet header and two tags. What is longer is no frame,
 /// and descriptors may overlap, so a chain's length says nothing about the memory behind it.
-const LONGEST: usize = 65_535 + 14 + 8;
+pub const LONGEST: usize = 65_535 + 14 + 8;
 
 impl Net {
     /// Sends what the guest has put in the ring, until the switch has no room.

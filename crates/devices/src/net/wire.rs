@@ -39,7 +39,7 @@ pub(super) const GUEST_OFFLOADS: u64 =
     F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_GUEST_USO4 | F_GUEST_USO6;
 
 /// Length of a packet's header with `VIRTIO_F_VERSION_1`.
-pub(super) const HEADER: usize = 12;
+pub const HEADER: usize = 12;
 
 const NEEDS_CSUM: u8 = 1;
 const DATA_VALID: u8 = 2;
@@ -50,7 +50,8 @@ const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
 /// Reads the header of a packet from the driver; `None` when it asks for what was not negotiated (5.1.6.2).
-pub(super) fn parse(header: [u8; HEADER], features: u64) -> Option<Offload> {
+#[must_use]
+pub fn parse(header: [u8; HEADER], features: u64) -> Option<Offload> {
     let [flags, gso, h0, h1, s0, s1, c0, c1, o0, o1, _, _] = header;
     let has = |feature: u64| features & feature != 0;
     let checksum = (flags & NEEDS_CSUM != 0)
@@ -77,7 +78,8 @@ pub(super) fn parse(header: [u8; HEADER], features: u64) -> Option<Offload> {
 
 /// Writes the header of a packet to the driver. What the driver takes was settled by [`accepts`]; a checksum it would not
 /// know what to do with is not mentioned (5.1.6.4.1).
-pub(super) fn header(offload: &Offload, features: u64, buffers: u16) -> [u8; HEADER] {
+#[must_use]
+pub fn header(offload: &Offload, features: u64, buffers: u16) -> [u8; HEADER] {
     let mut flags = 0;
     let (mut start, mut offset) = (0, 0);
     if features & F_GUEST_CSUM != 0 {
