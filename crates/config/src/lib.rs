@@ -15,6 +15,7 @@ mod profile;
 mod share;
 mod store;
 mod topology;
+mod uplinks;
 mod user_network;
 mod values;
 mod vhost_user;
@@ -29,6 +30,7 @@ pub use store::{StoreConfig, StoreDevice, StoreSource};
 pub use topology::{
     Card, HostEnd, Member, Topology, TopologyForward, TopologyMachine, TopologyNetwork, TopologyUserNetwork,
 };
+pub use uplinks::{InterfaceName, UplinkConfig, UplinkKind, VxlanConfig};
 pub use user_network::{ForwardFrom, ForwardProtocol, PortForward, SocketForward, UserNetworkConfig};
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};
 pub use vhost_user::{VhostUserConfig, VhostUserDevice};

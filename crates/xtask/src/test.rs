@@ -12,7 +12,7 @@ use crate::run::{cargo, step};
 use crate::{build, demo, firmware, fuzz, guest_tests, nix, tidy, wheel};
 
 /// What this machine must have besides Rust.
-const PACKAGES: &[&str] = &["erofs-utils", "g++", "gcc", "graphviz", "libc6-dev", "python3"];
+const PACKAGES: &[&str] = &["erofs-utils", "g++", "gcc", "graphviz", "iproute2", "libc6-dev", "python3"];
 
 /// Enough to see that the fuzz targets still do their work; `cargo xtask fuzz` looks longer. Their build alone takes
 /// minutes.

@@ -62,7 +62,7 @@ impl Cable {
         control.write_all(&request(&self.own, description)?)?;
         let mut answer = [0; FAMILY + PATH];
         control.read_exact(&mut answer)?;
-        address(&answer)
+        answered_address(&answer)
     }
 
     /// The control socket has something to say: nothing, and it is the end.
@@ -114,8 +114,11 @@ fn request(own: &Path, description: &str) -> io::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// The path in a `struct sockaddr_un`.
-fn address(answer: &[u8]) -> io::Result<PathBuf> {
+/// Where a switch says that its data socket is: the path in a `struct sockaddr_un`.
+///
+/// # Errors
+/// When there is none in it.
+pub fn answered_address(answer: &[u8]) -> io::Result<PathBuf> {
     let wrong = || io::Error::new(io::ErrorKind::InvalidData, "it names no socket");
     let (family, path) = answer.split_at_checked(FAMILY).ok_or_else(wrong)?;
     let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -137,7 +140,7 @@ mod tests {
         assert_eq!(request[..4], MAGIC.to_ne_bytes());
         assert_eq!(request[4..8], 3u32.to_ne_bytes());
         assert_eq!(request[12..14], AF_UNIX.to_ne_bytes());
-        assert_eq!(address(&request[12..122]).unwrap(), Path::new("/s/.1-0"));
+        assert_eq!(answered_address(&request[12..122]).unwrap(), Path::new("/s/.1-0"));
         assert_eq!(&request[122..], b"machine eth1\0");
         let long = "x".repeat(200);
         assert_eq!(super::request(Path::new("/s"), &long).unwrap().len(), 122 + DESCRIPTION);
@@ -147,7 +150,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_answer_is_a_path_or_refused(answer in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(path) = address(&answer) {
+            if let Ok(path) = answered_address(&answer) {
                 prop_assert!(!path.as_os_str().is_empty());
             }
         }
