@@ -52,15 +52,18 @@ impl fmt::Debug for Driver {
 }
 
 impl Driver {
-    /// The machines of a manifest, none of them started, and the global time limit running.
+    /// The machines of a manifest, none of them started, its uplinks open, and the global time limit running.
     ///
     /// # Errors
-    /// When the timer's thread cannot be started.
+    /// When an uplink cannot be opened, or the timer's thread cannot be started.
     pub fn new(manifest: &Manifest, options: Options) -> Result<Self, Error> {
         let control = Arc::new(Control::default());
         let log = Logger::new(options.sinks);
         let folders = Arc::new(Folders::default());
         let launcher = options.launcher;
+        launcher
+            .open_uplinks(&manifest.uplinks)
+            .map_err(|error| Error::setup_because("the networks' uplinks", error))?;
         let run = RunParts {
             launcher: launcher.clone(),
             control: control.clone(),

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use snowboot_config::{NodeConfig, PortForward, UserNetworkConfig};
+use snowboot_config::{NodeConfig, PortForward, UplinkConfig, UserNetworkConfig};
 use snowboot_devices::stream::{self, HostEnd};
 use snowboot_devices::warnings::Warnings;
 use snowboot_network::Switch;
+use snowboot_uplink::Uplink;
 use snowboot_uplink::gateway::UserNetwork;
 use snowboot_vmm::{Machine, Phase, Timeline};
 
@@ -105,6 +106,14 @@ impl Launcher for KvmLauncher {
 
     fn networks(&self) -> Networks {
         self.networks.clone()
+    }
+
+    fn open_uplinks(&self, uplinks: &[UplinkConfig]) -> Result<(), BoxError> {
+        for UplinkConfig { network, leads_to } in uplinks {
+            let port = self.networks.attach(*network, &snowboot_uplink::port_name(leads_to));
+            self.networks.keep(*network, Uplink::open(leads_to, port)?);
+        }
+        Ok(())
     }
 
     fn guest_resident(&self) -> Option<u64> {
@@ -226,5 +235,32 @@ impl FilePort for HostChannel {
              if [ -r \"$at/name\" ] && [ \"$(<\"$at/name\")\" = {FILES_PORT} ]; then port=/dev/${{at##*/}}; fi; \
              done; fi; [ -c \"$port\" ] || port="
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use snowboot_config::UplinkKind;
+
+    use super::*;
+
+    #[test]
+    fn uplinks_are_ports_of_their_networks_until_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let uplink = |network, name: &str| UplinkConfig {
+            network,
+            leads_to: UplinkKind::VhostUser(folder.path().join(name)),
+        };
+        let launcher = KvmLauncher::new("/dev/kvm");
+        launcher.open_uplinks(&[uplink(1, "a"), uplink(7, "b")]).unwrap();
+        let ports = |vlan| launcher.networks.switch(vlan).counters().len();
+        assert_eq!((ports(1), ports(7), ports(2)), (1, 1, 0));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        let missing = UplinkConfig { network: 1, leads_to: UplinkKind::Vde(folder.path().join("none")) };
+        let error = launcher.open_uplinks(&[missing]).unwrap_err().to_string();
+        assert!(error.contains("none: is it running?"), "{error}");
+        assert!(launcher.networks.stop().is_empty());
+        assert_eq!((ports(1), ports(7)), (0, 0));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

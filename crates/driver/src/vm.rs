@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use snowboot_config::{NodeConfig, PortForward};
+use snowboot_config::{NodeConfig, PortForward, UplinkConfig};
 
 use crate::console::ConsoleWriter;
 use crate::networks::Networks;
@@ -188,6 +188,18 @@ pub trait Launcher: Send + Sync {
     /// The networks that it plugs machines into. Without some of its own, machines are plugged into nothing.
     fn networks(&self) -> Networks {
         Networks::default()
+    }
+
+    /// Opens ports of those networks that lead to elsewhere, until the run's end.
+    ///
+    /// # Errors
+    /// When one cannot be opened. Without networks of its own, any is one too many.
+    fn open_uplinks(&self, uplinks: &[UplinkConfig]) -> Result<(), BoxError> {
+        if uplinks.is_empty() {
+            Ok(())
+        } else {
+            Err("there is no network that could lead to elsewhere".into())
+        }
     }
 
     /// Resident bytes of this process that are guest memory of its machines, when the launcher can tell.

@@ -13,6 +13,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod uplinks;
 mod user_network;
 mod vhost_user;
 
@@ -26,7 +27,7 @@ pub use self::names::variable_name;
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
 use crate::{
-    BootProfile, DiskConfig, MemorySize, NamedNetworks, PmemConfig, ShareConfig, StoreConfig,
+    BootProfile, DiskConfig, MemorySize, NamedNetworks, PmemConfig, ShareConfig, StoreConfig, UplinkConfig,
     UserNetworkConfig, VcpuCount, VhostUserConfig,
 };
 
@@ -47,6 +48,9 @@ pub struct Manifest {
     pub networks: NamedNetworks,
     /// The machines by name; [`Manifest::numbered`] has their node numbers.
     pub machines: BTreeMap<String, NodeConfig>,
+    /// Ports of their networks that lead to elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uplinks: Vec<UplinkConfig>,
 }
 
 /// Where the test script is.
@@ -114,7 +118,8 @@ pub struct NodeConfig {
 #[error("{0}")]
 pub struct ManifestError(pub String);
 
-const MANIFEST_KEYS: &[&str] = &["name", "script", "test-script", "global-timeout", "networks", "machines"];
+const MANIFEST_KEYS: &[&str] =
+    &["name", "script", "test-script", "global-timeout", "networks", "machines", "uplinks"];
 const NODE_KEYS: &[&str] = &[
     "number",
     "toplevel",
@@ -156,7 +161,7 @@ impl Manifest {
         read(file, text, manifest)
     }
 
-    /// A test of machines that were described one by one, as [`NodeConfig::parse`] gives them.
+    /// A test of machines that were described one by one, as [`NodeConfig::parse`] gives them, without uplinks.
     ///
     /// # Errors
     /// When there are too many machines, a name cannot be a machine's, or two have the same number.
@@ -179,7 +184,8 @@ impl Manifest {
             names.add(machine, 0).map_err(|fault| ManifestError(fault.message))?;
         }
         numbers::check(&machines).map_err(|(_, message)| ManifestError(message))?;
-        Ok(Self { name: name.to_owned(), script, global_timeout, networks: NamedNetworks::new(), machines })
+        let (networks, uplinks) = (NamedNetworks::new(), Vec::new());
+        Ok(Self { name: name.to_owned(), script, global_timeout, networks, machines, uplinks })
     }
 }
 
@@ -235,6 +241,7 @@ fn manifest(node: &Node, folder: &Path) -> Result<Manifest, Fault> {
             .number("global-timeout", 1, Manifest::MAX_TIMEOUT)?
             .unwrap_or(Manifest::DEFAULT_TIMEOUT),
         machines: machines(&table, folder, &networks)?,
+        uplinks: uplinks::read(&table, folder, &networks)?,
         networks,
     })
 }

@@ -36,6 +36,7 @@ pub(super) fn read(table: &Table<'_>) -> Result<NamedNetworks, Fault> {
         }
     }
     taken.extend(lists.iter().flat_map(|list| numbers(list)));
+    taken.extend(of_uplinks(table)?);
     if lists.len() < table.names("machines")?.unwrap_or_default().len() {
         taken.extend(Manifest::DEFAULT_VLANS);
     }
@@ -75,7 +76,8 @@ pub(super) fn of_machine(table: &Table<'_>, networks: &NamedNetworks) -> Result<
     Ok(vlans)
 }
 
-fn vlan(item: &Node, networks: &NamedNetworks) -> Result<u8, String> {
+/// The number of a network that is given by number or name.
+pub(super) fn vlan(item: &Node, networks: &NamedNetworks) -> Result<u8, String> {
     match &item.value {
         Value::Integer(number) => {
             u8::try_from(*number).map_err(|_| format!("VLAN {number} is out of range: choose 0 to 255"))
@@ -122,6 +124,20 @@ fn numbers(list: &[Node]) -> impl Iterator<Item = u8> {
         Value::Integer(number) => u8::try_from(number).ok(),
         _ => None,
     })
+}
+
+/// The numbers of networks that uplinks are ports of.
+fn of_uplinks(table: &Table<'_>) -> Result<Vec<u8>, Fault> {
+    let uplinks = table.list("uplinks")?.unwrap_or_default().iter();
+    let network = |uplink: &Node| match &uplink.value {
+        Value::Table(keys) => match keys.iter().find(|key| key.key == "network").map(|key| &key.node.value) {
+            Some(Value::Integer(number)) => u8::try_from(*number).ok(),
+            Some(_) => None,
+            None => Manifest::DEFAULT_VLANS.first().copied(),
+        },
+        _ => None,
+    };
+    Ok(uplinks.filter_map(network).collect())
 }
 
 /// The networks that these lists name.

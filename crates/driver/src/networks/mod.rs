@@ -9,7 +9,9 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,13 +49,23 @@ struct Network {
     pacer: Option<Pacer>,
     /// Those that are being written to files, which the run's end completes.
     captures: Vec<FileCapture>,
+    uplinks: Vec<Kept>,
+}
+
+/// What leads out of a switch, for as long as it is kept.
+struct Kept(Box<dyn Any + Send>);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
 }
 
 impl Network {
     fn new(name: String) -> Self {
         let switch = Switch::new();
         let ring = switch.capture(CaptureLimits::ring(), capture::epoch()).describe(name);
-        Self { switch, ring, pacer: None, captures: Vec::new() }
+        Self { switch, ring, pacer: None, captures: Vec::new(), uplinks: Vec::new() }
     }
 }
 
@@ -106,6 +118,11 @@ impl Networks {
         self.with(vlan, |network| network.switch.clone())
     }
 
+    /// Keeps what leads out of a VLAN's switch until the run's end.
+    pub fn keep(&self, vlan: u8, uplink: impl Any + Send) {
+        self.with(vlan, |network| network.uplinks.push(Kept(Box::new(uplink))));
+    }
+
     /// The same, with somebody who looks at the clock for it.
     fn paced(&self, vlan: u8) -> Result<Switch, Error> {
         let name = self.name(vlan);
@@ -136,8 +153,14 @@ impl Networks {
         Ok(saved)
     }
 
-    /// Ends the threads that look at the clock and write captures. What is under way does not arrive any more.
+    /// Ends uplinks, and the threads that look at the clock and write captures. What is under way does not arrive any more.
     pub(crate) fn stop(&self) -> Vec<Error> {
+        // Not under the lock: each one waits for its thread.
+        let uplinks: Vec<Kept> = lock(&self.0.switches)
+            .values_mut()
+            .flat_map(|network| std::mem::take(&mut network.uplinks))
+            .collect();
+        drop(uplinks);
         let pacers: Vec<Pacer> =
             lock(&self.0.switches).values_mut().filter_map(|network| network.pacer.take()).collect();
         drop(pacers);

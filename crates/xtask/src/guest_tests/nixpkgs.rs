@@ -32,6 +32,19 @@ pub(super) const PACKAGES: &[&str] = &[
     "wireguard-tools",
 ];
 
+/// What two scripts have in the place of that: file sharing, and a cluster.
+const CLUSTERS: &[&str] = &[
+    "curl",
+    "etcd-client",
+    "etcd-server",
+    "miniupnpd-nftables",
+    "nftables",
+    "nginx",
+    "opentracker",
+    "transmission-cli",
+    "transmission-daemon",
+];
+
 /// What most of them have: Debian's cloud kernel, which has every module that they need.
 const SCRIPT: Case = Case { with: PACKAGES, ..CASE };
 
@@ -45,6 +58,29 @@ pub(super) const CASES: &[Case] = &[
         keeps_root: true,
         limit: 2400,
         said: &["subtest: the primary's power is cut"],
+        ..SCRIPT
+    },
+    Case {
+        name: "bittorrent",
+        script: "tests/guests/nixpkgs/bittorrent.py",
+        with: CLUSTERS,
+        machines: &["client1", "client2", "router", "tracker"],
+        vlans: &[("client1", &[2]), ("router", &[1, 2])],
+        limit: 1800,
+        said: &["subtest: not without the router's rules"],
+        ..SCRIPT
+    },
+    Case {
+        name: "etcd-cluster",
+        script: "tests/guests/nixpkgs/etcd-cluster.py",
+        with: CLUSTERS,
+        machines: &["node1", "node2", "node3"],
+        memory: "384M",
+        limit: 1800,
+        said: &[
+            "network: vlan1.partition([\"node1\"], [\"node2\"], [\"node3\"])",
+            "subtest: one that hears all but is not heard",
+        ],
         ..SCRIPT
     },
     Case {
