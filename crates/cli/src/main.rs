@@ -26,6 +26,7 @@ mod run;
 mod say;
 mod share;
 mod store;
+mod switch;
 mod test;
 mod topology;
 mod vhost_user;
@@ -84,6 +85,8 @@ enum Command {
     NixosTestDriver(driver_entry::Args),
     /// Run a machine as the start script of a NixOS machine runs QEMU
     Vm(vm::Args),
+    /// Join machines of other VMMs, interfaces of this host and switches of other hosts
+    Switch(switch::Args),
     /// Measure Snowboot, and other VMMs beside it
     Bench(bench::Args),
     /// Make store images: read-only file systems for guests
@@ -121,6 +124,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         Command::NixosTestDriver(args) => driver_entry::run(&args),
         Command::Vm(args) => vm::run(&args),
+        Command::Switch(args) => switch::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Store(command) => store::run(&command),
         Command::Kernel(command) => kernel::run(&command),
