@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     ForwardFrom, ForwardProtocol, MacAddress, Manifest, NamedNetworks, NodeConfig, PortForward,
-    SocketForward, UserNetworkConfig, interface_name, vlan_address, vlan_name,
+    SocketForward, UplinkConfig, UserNetworkConfig, interface_name, vlan_address, vlan_name,
 };
 
 /// The machines of a test with their network cards, and the networks between them. It is a part of reports, which
@@ -101,6 +101,8 @@ pub struct TopologyNetwork {
     pub description: Option<String>,
     /// The cards that are plugged into it.
     pub members: Vec<Member>,
+    /// Where else it leads.
+    pub uplinks: Vec<String>,
 }
 
 /// A card by its place in a network.
@@ -116,15 +118,16 @@ impl Manifest {
     /// How the machines are connected.
     #[must_use]
     pub fn topology(&self) -> Topology {
-        Topology::new(&self.networks, self.numbered())
+        Topology::new(&self.networks, self.numbered(), &self.uplinks)
     }
 }
 
 impl Topology {
-    /// Of these machines with their numbers, and of networks that have names, also those that no machine is on.
+    /// Of these machines with their numbers, of networks that have names, also those that no machine is on, and of these uplinks.
     pub fn new<'a>(
         names: &NamedNetworks,
         machines: impl IntoIterator<Item = (u8, &'a str, &'a NodeConfig)>,
+        uplinks: &[UplinkConfig],
     ) -> Self {
         let mut networks: BTreeMap<u8, TopologyNetwork> = names
             .iter()
@@ -138,13 +141,21 @@ impl Topology {
             .map(|(number, name, node)| machine(number, name, node, &mut networks))
             .collect();
         machines.sort_by(|a, b| a.name.cmp(&b.name));
+        for UplinkConfig { network, leads_to } in uplinks {
+            let network = networks.entry(*network).or_insert_with(|| TopologyNetwork::unnamed(*network));
+            network.uplinks.push(leads_to.to_string());
+        }
         Self { machines, networks: networks.into_values().collect() }
     }
 }
 
 impl TopologyNetwork {
     fn new(name: String, vlan: u8, description: Option<String>) -> Self {
-        Self { name, vlan, description, members: Vec::new() }
+        Self { name, vlan, description, members: Vec::new(), uplinks: Vec::new() }
+    }
+
+    fn unnamed(vlan: u8) -> Self {
+        Self::new(vlan_name(vlan), vlan, None)
     }
 }
 
@@ -165,8 +176,7 @@ fn machine(
         });
     }
     for (index, vlan) in (1..).zip(&node.vlans) {
-        let unnamed = || TopologyNetwork::new(vlan_name(*vlan), *vlan, None);
-        let network = networks.entry(*vlan).or_insert_with(unnamed);
+        let network = networks.entry(*vlan).or_insert_with(|| TopologyNetwork::unnamed(*vlan));
         let interface = interface_name(index);
         network.members.push(Member { machine: name.to_owned(), interface: interface.clone() });
         cards.push(Card {
@@ -246,7 +256,7 @@ mod tests {
     #[test]
     fn reports_have_it_as_plain_data() {
         let found = topology(
-            "[networks.lan]\ndescription = 'all of them'\n[machines.a]\nkernel = 'k'\nvlans = ['lan']\n\
+            "uplinks = [{ tap = 'tap0' }]\n[networks.lan]\nvlan = 1\ndescription = 'all of them'\n[machines.a]\nkernel = 'k'\nvlans = ['lan']\n\
              user-network = { restrict = true, forward-ports = [{ host-port = 2222, guest-port = 22 },
              { host-socket = '/run/web', guest-port = 80 }] }",
         );
@@ -272,6 +282,7 @@ mod tests {
                 "vlan": 1,
                 "description": "all of them",
                 "members": [{ "machine": "a", "interface": "eth1" }],
+                "uplinks": ["TAP interface tap0"],
             }],
         });
         assert_eq!(serde_json::to_value(&found).unwrap(), expected);

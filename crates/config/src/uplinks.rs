@@ -34,6 +34,20 @@ pub enum UplinkKind {
     VhostUser(PathBuf),
 }
 
+impl fmt::Display for UplinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tap(interface) => write!(f, "TAP interface {interface}"),
+            Self::Vde(switch) => write!(f, "vde_switch {}", switch.display()),
+            Self::Vxlan(config) => {
+                let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
+                write!(f, "VXLAN {} with {}", config.vni, peers.join(", "))
+            }
+            Self::VhostUser(socket) => write!(f, "vhost-user socket {}", socket.display()),
+        }
+    }
+}
+
 /// The name of a network interface of the host: 1 to 15 bytes without slashes, colons, percent signs and white space (Linux,
 /// `dev_valid_name`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

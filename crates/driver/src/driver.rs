@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use snowboot_config::{Manifest, NamedNetworks, NodeConfig, Topology};
+use snowboot_config::{Manifest, NamedNetworks, NodeConfig, Topology, UplinkConfig};
 
 use crate::backoff::Backoff;
 use crate::control::{CommandHook, Control, Ended, InterruptHook, lock};
@@ -33,6 +33,7 @@ pub struct Driver {
     networks: Networks,
     /// Those of the networks that have names.
     named_networks: NamedNetworks,
+    uplinks: Vec<UplinkConfig>,
     control: Arc<Control>,
     log: Logger,
     folders: Arc<Folders>,
@@ -61,6 +62,8 @@ impl Driver {
         let log = Logger::new(options.sinks);
         let folders = Arc::new(Folders::default());
         let launcher = options.launcher;
+        let networks = launcher.networks();
+        networks.set_names(&manifest.networks);
         launcher
             .open_uplinks(&manifest.uplinks)
             .map_err(|error| Error::setup_because("the networks' uplinks", error))?;
@@ -75,8 +78,6 @@ impl Driver {
             .map(|(number, name, node)| MachineHandle::new(name, number, node.clone(), run.clone()))
             .collect();
         let limit = Duration::from_secs(manifest.global_timeout);
-        let networks = launcher.networks();
-        networks.set_names(&manifest.networks);
         log.event(Event::RunBegin {
             name: Some(manifest.name.clone()),
             machines: machines.iter().map(|machine| Arc::from(machine.name())).collect(),
@@ -88,6 +89,7 @@ impl Driver {
             machines,
             networks,
             named_networks: manifest.networks.clone(),
+            uplinks: manifest.uplinks.clone(),
             launcher,
             control,
             log,
@@ -162,10 +164,11 @@ impl Driver {
         Ok(machine)
     }
 
-    /// The VLANs that machines are plugged into, and those that the manifest names, sorted.
+    /// The VLANs that machines or uplinks are plugged into, and those that the manifest names, sorted.
     #[must_use]
     pub fn vlans(&self) -> BTreeSet<u8> {
         let used = self.machines.iter().flat_map(|machine| machine.node().vlans.iter().copied());
+        let used = used.chain(self.uplinks.iter().map(|uplink| uplink.network));
         used.chain(self.named_networks.values().map(|network| network.vlan)).collect()
     }
 
@@ -180,7 +183,7 @@ impl Driver {
     pub fn topology(&self) -> Topology {
         let all = self.all();
         let machines = all.iter().map(|machine| (machine.number(), machine.name(), machine.node()));
-        Topology::new(&self.named_networks, machines)
+        Topology::new(&self.named_networks, machines, &self.uplinks)
     }
 
     /// One of the networks between the machines, by its number. There is one for every number.

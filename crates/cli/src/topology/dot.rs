@@ -26,7 +26,13 @@ fn write_network(text: &mut String, network: &TopologyNetwork) {
         (network.name != snowboot_config::vlan_name(network.vlan)).then(|| format!("VLAN {}", network.vlan));
     let lines = [Some(network.name.as_str()), number.as_deref(), network.description.as_deref()];
     let lines: Vec<&str> = lines.into_iter().flatten().collect();
-    node(text, &network_id(&network.name), "ellipse", &lines);
+    let id = network_id(&network.name);
+    node(text, &id, "ellipse", &lines);
+    for (number, uplink) in network.uplinks.iter().enumerate() {
+        let far = format!("uplink {number} of {}", network.name);
+        node(text, &far, "note", &[uplink]);
+        text.push_str(&format!("  {} -- {};\n", quoted(&[&id]), quoted(&[&far])));
+    }
 }
 
 fn write_machine(text: &mut String, machine: &TopologyMachine) {

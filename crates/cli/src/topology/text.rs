@@ -97,7 +97,12 @@ fn members(network: &TopologyNetwork, topology: &Topology) -> Rows {
         }
         line.push_str(&part);
     }
-    lines.push(if network.members.is_empty() { "none".to_owned() } else { line });
+    if !line.is_empty() {
+        lines.push(line);
+    } else if network.uplinks.is_empty() {
+        lines.push("none".to_owned());
+    }
+    lines.extend(network.uplinks.iter().map(|uplink| format!("elsewhere: {uplink}")));
     let heads = [network.name.clone(), network.vlan.to_string()];
     let heads = std::iter::once(heads).chain(std::iter::repeat([String::new(), String::new()]));
     heads.zip(lines).map(|([name, vlan], line)| vec![name, vlan, line]).collect()

@@ -240,6 +240,7 @@
       add("line", { x1: x(network.name), x2: x(network.name), y1: 36, y2: y(lowest), class: "wire" });
       const words = [network.name, "VLAN " + network.vlan, network.members.length + " network card(s)"];
       if (network.description) words.splice(1, 0, network.description);
+      words.push(...network.uplinks);
       add("text", { x: x(network.name) - 6, y: 16, class: "network" }, shortened(network.name, 18))
         .appendChild(svg("title", {}, words.join("\n")));
       const note = network.description || (network.name === "vlan" + network.vlan ? "" : "VLAN " + network.vlan);
@@ -282,6 +283,9 @@
         const network = card.network === null ? userNetwork(machine) : card.network;
         line("td", [machine.name, machine.number, card.interface, card.mac, network, card.address, words.join("\n")]);
       }
+    }
+    for (const network of topology.networks) {
+      for (const uplink of network.uplinks) line("td", ["elsewhere", "", "", "", network.name, "", uplink]);
     }
     byId("cards").appendChild(table);
   }
