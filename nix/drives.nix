@@ -76,7 +76,8 @@ let
       isKept = image != null && lib.hasPrefix "/" (toString image);
       isInStore = isKept && lib.hasPrefix builtins.storeDir (toString image);
       empty = {
-        create-mib = cfg.diskSize;
+        # What is no number is refused, and who has that ignored gets the usual size.
+        create-mib = if lib.isInt cfg.diskSize then cfg.diskSize else 1024;
       }
       // lib.optionalAttrs cfg.useDefaultFilesystems {
         filesystem = "ext4";
@@ -166,7 +167,9 @@ let
 
   sizes = lib.optional (cfg.diskImage != null && !(lib.isInt cfg.diskSize)) {
     option = "virtualisation.diskSize";
-    why = "`${toString cfg.diskSize}` is no number of MiB, and there is no image to take the size of";
+    why = "`${
+      if cfg.diskSize == null then "null" else toString cfg.diskSize
+    }` is no number of MiB, and there is no image to take the size of";
     instead = "give a number of MiB";
   };
 in

@@ -96,7 +96,13 @@ let
     cfg.qemu.networkingOptions or [ ]
   );
 
-  vlans = cfg.vlans ++ lib.mapAttrsToList (_: interface: interface.vlan) (cfg.interfaces or { });
+  ofInterfaces = lib.mapAttrsToList (_: interface: interface.vlan) (cfg.interfaces or { });
+  vlans = cfg.vlans ++ ofInterfaces;
+  strangeVlans =
+    option: numbers:
+    refuse (lib.any (vlan: vlan < 0 || vlan > 255) numbers) option "one of ${
+      lib.concatMapStringsSep ", " toString numbers
+    } is out of range" "choose 0 to 255";
 
   # systemd takes credentials from the kernel's command line, too. A quote would end the word there.
   credentials = cfg.credentials or { };
@@ -154,9 +160,8 @@ in
     ++ refuse (
       cfg.cores < 1 || cfg.cores > 32
     ) "virtualisation.cores" "${toString cfg.cores} are out of range" "choose 1 to 32"
-    ++ refuse (lib.any (vlan: vlan < 0 || vlan > 255) vlans) "virtualisation.vlans" "one of ${
-      lib.concatMapStringsSep ", " toString vlans
-    } is out of range" "choose 0 to 255"
+    ++ strangeVlans "virtualisation.vlans" cfg.vlans
+    ++ strangeVlans "virtualisation.interfaces" ofInterfaces
     ++ map (
       name:
       wrong "virtualisation.credentials"

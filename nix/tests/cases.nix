@@ -132,6 +132,92 @@
     };
   };
 
+  # All that is honoured, together.
+  everything = {
+    globalTimeout = 1234;
+    extraPythonPackages = packages: [ packages.numpy ];
+    nodes.machine =
+      { pkgs, ... }:
+      {
+        networking.hostName = "everything";
+        boot.kernelParams = [ "quiet" ];
+        snowboot = {
+          unpackKernel = false;
+          prepareStore = true;
+          extraMachineConfig.profile = "fast";
+        };
+        virtualisation = {
+          additionalPaths = [ pkgs.coreutils ];
+          cores = 32;
+          credentials.token.text = "a b";
+          diskSize = 4096;
+          emptyDiskImages = [
+            64
+            512
+          ];
+          forwardPorts = [
+            {
+              from = "host";
+              proto = "udp";
+              host = {
+                address = "127.0.0.1";
+                port = 5353;
+              };
+              guest = {
+                address = "10.0.2.15";
+                port = 53;
+              };
+            }
+          ];
+          interfaces.lan = {
+            vlan = 255;
+            assignIP = true;
+          };
+          memorySize = 65536;
+          qemu.consoles = [
+            "tty0"
+            "ttyS0,115200n8"
+          ];
+          qemu.drives = [
+            {
+              file = "/images/data.qcow2";
+              driveExtraOpts = {
+                format = "qcow2";
+                cache = "unsafe";
+                snapshot = "on";
+              };
+              deviceExtraOpts = {
+                bootindex = "3";
+                serial = "data";
+              };
+            }
+          ];
+          qemu.options = [
+            "-cpu max"
+            "-nographic"
+          ];
+          restrictNetwork = true;
+          sharedDirectories = {
+            own = {
+              source = "$SHARED_DIR/own";
+              target = "/own";
+            };
+            fixed = {
+              source = "/srv/fixed";
+              target = "/fixed";
+              writable = false;
+            };
+          };
+          useNixStoreImage = true;
+          vlans = [
+            0
+            2
+          ];
+          writableStore = true;
+        };
+      };
+  };
+
   ignored = {
     snowboot.ignore = [ "virtualisation.tpm.enable" ];
     nodes.machine = {

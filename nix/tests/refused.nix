@@ -5,6 +5,7 @@ in
 {
   boot-loader = node { virtualisation.useBootLoader = true; };
   efi = node { virtualisation.useEFIBoot = true; };
+  secure-boot = node { virtualisation.useSecureBoot = true; };
   bios = node { virtualisation.bios = "qboot"; };
   tpm = node { virtualisation.tpm.enable = true; };
   certificates = node { virtualisation.useHostCerts = true; };
@@ -34,8 +35,11 @@ in
       qemu.package = "qemu_test";
     };
   memory = node { virtualisation.memorySize = 32; };
+  memory-large = node { virtualisation.memorySize = 65537; };
   cores = node { virtualisation.cores = 64; };
   vlan = node { virtualisation.vlans = [ 256 ]; };
+  interface = node { virtualisation.interfaces.lan.vlan = 300; };
+  disk-size = node { virtualisation.diskSize = null; };
   drive-file = node {
     virtualisation.qemu.drives = [
       {
@@ -69,6 +73,14 @@ in
       target = "/x";
     };
   };
+  share-quoted = node {
+    virtualisation.sharedDirectories.x = {
+      source = "/x/`id -u`";
+      target = "/x";
+    };
+  };
+  credential-lines = node { virtualisation.credentials.key.text = "a\nb"; };
+  credential-quote = node { virtualisation.credentials.key.text = "a\"b"; };
   credential = node { virtualisation.credentials.key.source = "/run/key"; };
   ocr = node { } // {
     enableOCR = true;
