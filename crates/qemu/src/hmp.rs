@@ -111,8 +111,9 @@ struct Answer {
 
 /// Carries out a line: its echo, and what there is to say.
 fn answer(line: &str, control: &dyn Control) -> Answer {
-    let said = carry_out(line, control).unwrap_or_else(|refusal| format!("Error: {refusal}"));
-    let quits = matches!(line.split_whitespace().next(), Some("quit" | "q"));
+    let outcome = carry_out(line, control);
+    let quits = outcome.is_ok() && matches!(line.split_whitespace().next(), Some("quit" | "q"));
+    let said = outcome.unwrap_or_else(|refusal| format!("Error: {refusal}"));
     let text = std::iter::once(line).chain(said.lines()).map(|line| format!("{line}\r\n")).collect();
     Answer { text, quits }
 }
@@ -236,6 +237,7 @@ mod tests {
             ("hostfwd_add 80", "`80` is no forward such as tcp::8080-:80"),
             ("info block", "there is `info name`"),
             ("frobnicate", "system_reset -- reset the system"),
+            ("quit now", "no such command, or not with these arguments"),
         ] {
             let (said, done) = talk(format!("{line}\nstop\n").as_bytes());
             assert!(said.contains("Error: ") && said.contains(part), "{line}: {said}");

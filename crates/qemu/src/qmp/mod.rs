@@ -3,6 +3,7 @@
 mod commands;
 mod framing;
 mod server;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 pub use self::server::{Listener, Server};
+pub use self::session::Session;
 use crate::control::Power;
 
 /// An event as clients get it.

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use super::commands::{Failure, Request, greeting};
+use super::commands::greeting;
 use super::event;
-use super::framing::{Framer, LONGEST, Message};
+use super::session::Session;
 use crate::control::{Control, Power};
 
 /// Clients at once. QEMU serves one; whoever has more connects them by hand.
@@ -178,8 +178,7 @@ impl Server {
         }
         let (server, control) = (self.clone(), Arc::clone(control));
         let spawned = thread::Builder::new().name("qmp reader".to_owned()).spawn(move || {
-            let session = Session { server: &server, number, outbox: &outbox, control: &*control };
-            session.read(reader);
+            Reader { server: &server, number, outbox: &outbox, control: &*control }.read(reader);
             server.forget(number);
         });
         spawned.map(drop).inspect_err(|_| self.forget(number))
@@ -212,18 +211,17 @@ impl Client {
     }
 }
 
-/// What one client says.
-struct Session<'a> {
+/// Who reads what one client says.
+struct Reader<'a> {
     server: &'a Server,
     number: u64,
     outbox: &'a SyncSender<Vec<u8>>,
     control: &'a dyn Control,
 }
 
-impl Session<'_> {
+impl Reader<'_> {
     fn read(&self, mut stream: UnixStream) {
-        let mut framer = Framer::default();
-        let mut has_begun = false;
+        let mut session = Session::new();
         let mut buffer = [0; 4096];
         loop {
             let length = match stream.read(&mut buffer) {
@@ -233,37 +231,15 @@ impl Session<'_> {
                 Err(_) => return,
             };
             for byte in buffer.iter().take(length) {
-                let Some(message) = framer.feed(*byte) else { continue };
-                if !self.answer(&message, &mut has_begun) {
+                let had_begun = session.has_begun();
+                if !session.feed(*byte, self.control, |reply| self.outbox.send(line(reply)).is_ok()) {
                     return;
+                }
+                if session.has_begun() && !had_begun {
+                    self.begin();
                 }
             }
         }
-    }
-
-    /// Answers a message; false when nobody reads the answer.
-    fn answer(&self, message: &Message, has_begun: &mut bool) -> bool {
-        let request = match message {
-            Message::Object(text) => Request::parse(text),
-            Message::Garbage => Err(Failure::generic("JSON parse error, expecting an object")),
-            Message::TooLong => Err(Failure::generic(format!("A message has at most {LONGEST} bytes"))),
-        };
-        let had_begun = *has_begun;
-        let reply = match &request {
-            // The answer goes before what comes of it.
-            Ok(request) if request.quits() && *has_begun => {
-                let sent = self.outbox.send(line(&request.acknowledgement())).is_ok();
-                let _ = request.answer(has_begun, self.control);
-                return sent;
-            }
-            Ok(request) => request.answer(has_begun, self.control),
-            Err(failure) => failure.reply(None),
-        };
-        let sent = self.outbox.send(line(&reply)).is_ok();
-        if *has_begun && !had_begun {
-            self.begin();
-        }
-        sent
     }
 
     fn begin(&self) {
