@@ -4,6 +4,8 @@
 //! A guest's messages, and changes on the host between them, must not lead out of the folder: nothing beside it changes,
 //! and no answer has the secret in it.
 
+pub mod machine;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

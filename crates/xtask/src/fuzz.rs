@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: what hostile guests may say, made up by libFuzzer.
+//! `cargo xtask fuzz`: what hostile guests, and clients of a machine's monitors, may say, made up by libFuzzer.
 //!
 //! The targets are a workspace of their own, `fuzz/`, laid out as `cargo fuzz` has it; this needs no more than stable Rust
 //! and a C++ compiler.
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::host::ensure_packages;
 use crate::run::{HOST_TARGET, cargo_of_its_own, own_target, quiet, step};
 
-const TARGETS: &[&str] = &["fuse", "ninep"];
+const TARGETS: &[&str] = &["arguments", "fuse", "gateway", "monitor", "ninep", "qmp", "switch"];
 /// libFuzzer itself is C++.
 const PACKAGES: &[&str] = &["g++"];
 /// A story of more bytes than this is made of repetitions.
@@ -22,7 +22,8 @@ const LONGEST_STORY: u32 = 20;
 /// Arguments of `cargo xtask fuzz`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to try: fuse, ninep; all when none is named
+    /// What to try: arguments, monitor and qmp are what `snowboot vm` is told, fuse and ninep are shares, gateway and switch
+    /// are networks; all when none is named
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
     targets: Vec<String>,
     /// How long, for each
@@ -72,7 +73,7 @@ fn fuzz(target: &str, seconds: u32) -> Result<()> {
     fuzzer.arg("-len_control=0").arg(format!("-timeout={LONGEST_STORY}"));
     fuzzer.args(["-verbosity=0", "-print_final_stats=1"]);
     step(&format!("fuzz {target} for {seconds} s"), &mut fuzzer)
-        .with_context(|| format!("What a guest must not do is in {}", found.display()))
+        .with_context(|| format!("What made it fail is in {}", found.display()))
 }
 
 fn command(arguments: &[&str]) -> Command {
