@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
-from start_script import Machine, vde_switch
+from driver_side import Machine, Vlan
 
 
 def main() -> None:
     script = find(Path(sys.argv[1]))
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        folder = Path(name)
-        switch = vde_switch(folder / "vde1.ctl")
-        machine = Machine(str(script), script.name.removeprefix("run-").removesuffix("-vm"), folder, folder / "vde1.ctl")
-        try:
-            machine.start()
-            run(machine)
-        finally:
-            if machine.process.poll() is None:
-                machine.process.kill()
-            switch.terminate()
+    with Vlan() as vlan:
+        machine = vlan.machine(str(script), script.name.removeprefix("run-").removesuffix("-vm"))
+        machine.start()
+        run(machine)
     print("Nix's start script: all is well")
 
 
@@ -42,9 +34,7 @@ def run(machine: Machine) -> None:
     machine.succeed("mkdir -p /tmp/own && mount -t 9p -o trans=virtio,version=9p2000.L xchg /tmp/own && echo mine >/tmp/own/note")
     assert (machine.state / "xchg" / "note").read_text() == "mine\n"
     assert "user network" in machine.tell_monitor("info network")
-    machine.shell.sendall(b"poweroff\n")
-    assert machine.qmp.event("SHUTDOWN")["data"]["reason"] == "guest-shutdown"
-    assert machine.ended() == 0
+    machine.power_off()
 
 
 if __name__ == "__main__":

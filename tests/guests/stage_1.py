@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path("tests/guests/programs").absolute()))
-from stage_1_checks import check
+from stage_1_checks import FIRST, check
 
 with subtest("what stage 1 has found"):
-    check(machine.succeed, "virtiofs")
-    assert "test.shares=virtiofs" in machine.succeed("cat /proc/cmdline")
+    check(machine.succeed, "virtiofs", FIRST)
+    machine.succeed("grep ' console=ttyS0,115200n8 .* test.shares=virtiofs .*init=/nix/store/' /proc/cmdline")
     assert "connecting to host..." in machine.get_console_log()
 
 with subtest("folders of both sides"):

@@ -91,6 +91,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })))
 }
 
+pub(crate) use kernel::{PAYLOAD_LENGTH, code_of, payload_of};
+
 /// The bzImage in `package`, the unpacked tree of a Debian kernel package.
 pub(crate) fn packed_kernel(package: &std::path::Path) -> Result<PathBuf> {
     kernel::bz_image(package)

@@ -7,6 +7,7 @@
 mod initrd;
 pub(crate) mod nixos;
 mod node;
+mod packing;
 mod root;
 
 use std::fs::{self, File};

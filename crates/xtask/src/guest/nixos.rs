@@ -1,4 +1,4 @@
-//! A store with a system as NixOS makes one: stage 1 in an initrd of several archives, with udev and nothing that is told which
+//! A store with a system as NixOS makes one: a kernel packed by zstd; stage 1 in an initrd of several archives, with udev and nothing that is told which
 //! devices there are; a stage 2 in the store, which the guest has from a folder of the host; links from one to the other.
 //!
 //! Programs are the host's and Debian's; what stage 1 does, and in which order, is that of NixOS's scripted one.
@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::initrd::{Archive, libraries, load_order, made_dependencies, modules_folder};
+use super::packing::zstd_bz_image;
 use super::{Kernel, ensure_packages};
 use crate::debs;
 use crate::run::quiet;
@@ -43,9 +44,11 @@ const RULES: &[&str] = &[
 const STAGE_1: &str = include_str!("files/stage-1.sh");
 const STAGE_2: &str = include_str!("files/stage-2.sh");
 const BACKDOOR: &str = include_str!("files/stage-2-backdoor.sh");
-/// Names of interfaces: one by a rule, as NixOS's test framework has them, one by a link of systemd's.
-const NAMES: &str =
-    "SUBSYSTEM==\"net\", ACTION==\"add\", ATTR{address}==\"52:54:00:12:01:07\", NAME=\"uplink\"\n";
+/// Names of interfaces: by rules, as NixOS's test framework has them for each machine, and one by a link of systemd's.
+const NAMES: &str = "\
+SUBSYSTEM==\"net\", ACTION==\"add\", ATTR{address}==\"52:54:00:12:01:07\", NAME=\"uplink\"
+SUBSYSTEM==\"net\", ACTION==\"add\", ATTR{address}==\"52:54:00:12:01:08\", NAME=\"eth1\"
+";
 const LINK: &str = "[Match]\nMACAddress=52:54:00:12:03:07\n[Link]\nName=lan0\n";
 /// Where the kernel looks for microcode, in an archive that is not packed (`Documentation/x86/microcode.rst`).
 const MICROCODE: &str = "kernel/x86/microcode/GenuineIntel.bin";
@@ -60,6 +63,10 @@ const PARAMS: &[&str] = &[
     "pci=noearly",
 ];
 
+/// What a test machine of NixOS 24.05 has, with shares by 9P.
+const OLD_PARAMS: &[&str] =
+    &["console=ttyS0", "panic=1", "boot.panic_on_fail", "clocksource=acpi_pm", "loglevel=7", "net.ifnames=0"];
+
 /// Hashes of store paths are 32 characters of Nix's alphabet; which ones is of no matter.
 macro_rules! store_path {
     ($name:literal) => {
@@ -71,7 +78,7 @@ const LINUX: &str = store_path!("linux-6.1");
 const INITRD: &str = store_path!("initrd-linux-6.1");
 const TOOLBOX: &str = store_path!("toolbox");
 const SYSTEM: &str = store_path!("nixos-system-machine-test");
-/// The same system, with its shares by 9P.
+/// The same system as one of 24.05 is.
 const SPECIALISATION: &str = store_path!("nixos-system-machine-ninep-test");
 
 /// Makes the store in `folder`, and gives the toplevel in it.
@@ -79,7 +86,7 @@ pub(crate) fn write_store(folder: &Path) -> Result<PathBuf> {
     ensure_packages(TOOLS)?;
     let kernel_tree = debs::fetch_unpacked(&debs::kernel_package(Kernel::Generic.flavour())?)?;
     let store = Store { folder: folder.to_owned() };
-    store.put(LINUX, "bzImage", &fs::read(super::bz_image(Kernel::Generic)?)?, 0o444)?;
+    store.put(LINUX, "bzImage", &fs::read(zstd_bz_image(Kernel::Generic)?)?, 0o444)?;
     store.put(INITRD, "initrd", &initrd(&kernel_tree)?, 0o444)?;
     store.write_toolbox()?;
     store.write_system(SYSTEM, "virtiofs")?;
@@ -151,7 +158,8 @@ fn filled(script: &str) -> String {
 }
 
 fn params(shares: &str) -> Vec<String> {
-    PARAMS.iter().map(ToString::to_string).chain([format!("test.shares={shares}")]).collect()
+    let params = if shares == "9p" { OLD_PARAMS } else { PARAMS };
+    params.iter().map(ToString::to_string).chain([format!("test.shares={shares}")]).collect()
 }
 
 /// With paths of the guest's store, which the host need not have.

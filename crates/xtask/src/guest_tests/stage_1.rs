@@ -1,5 +1,5 @@
-//! A machine whose system is in a store as Nix leaves it, and whose stage 1 finds everything by itself: by `snowboot test`, and by
-//! `snowboot vm`.
+//! A machine whose system is in a store as Nix leaves it, and whose stage 1 finds everything by itself: by `snowboot run`, by
+//! `snowboot test`, and twice by `snowboot vm`.
 
 use std::fs;
 use std::path::Path;
@@ -17,9 +17,17 @@ pub(super) const NAME: &str = "stage-1";
 /// The test's script, and the driver's side of `snowboot vm`.
 const BY_DRIVER: &str = "tests/guests/stage_1.py";
 const BY_START_SCRIPT: &str = "tests/guests/stage_1_vm.py";
-/// What the lab runs: `$1` is the program, `$2` the test's folder, `$3` the other side.
-const SCRIPT: &str =
-    "set -e\n\"$1\" test \"$2/test.json\" -o \"$2\"\npython3 \"$3\" \"$1\" \"$2/machine.json\"\n";
+/// What the lab runs: `$1` is the program, `$2` the test's folder, `$3` the toplevel, `$4` the other side.
+const SCRIPT: &str = "\
+set -e
+mkdir -p \"$2/xchg\"
+\"$1\" run --toplevel \"$3\" --memory 256 --disk ,create=64,filesystem=ext4,label=nixos,serial=root \
+--share \"nix-store=$2/store\" --share \"xchg=$2/xchg,writable\" --share \"shared=$2/xchg,writable\" --cmdline test.ends </dev/null
+\"$1\" test \"$2/test.json\" -o \"$2\"
+python3 \"$4\" \"$1\" \"$2/machine.json\"
+";
+/// How long it may take, in seconds: the machines of four starts.
+const STAGE_1_LIMIT: u32 = 2 * LIMIT;
 
 pub(super) fn job(built: &Built) -> Result<Job> {
     let folder = folder_for(NAME)?;
@@ -34,14 +42,19 @@ pub(super) fn job(built: &Built) -> Result<Job> {
     write(&folder.join("machine.json"), &machine)?;
     let script = folder.join("script");
     fs::write(&script, SCRIPT).with_context(|| format!("Cannot write {}", script.display()))?;
-    let mut command = in_lab(LIMIT)?;
+    let mut command = in_lab(STAGE_1_LIMIT)?;
     command.env("TMPDIR", "/var/tmp");
-    command.arg("sh").arg(script).args([&built.program, &folder, &project_root().join(BY_START_SCRIPT)]);
+    command.arg("sh").arg(script).args([&built.program, &folder, &toplevel]);
+    command.arg(project_root().join(BY_START_SCRIPT));
     Ok(Job {
         name: NAME,
         command,
         status: 0,
-        said: &["subtest: what stage 1 has found", "stage 1 by snowboot vm: all is well"],
+        said: &[
+            "stage 2: it ends as it was told",
+            "subtest: what stage 1 has found",
+            "stage 1 by snowboot vm: all is well",
+        ],
         log: folder.join("log"),
         state_images: Vec::new(),
         images: None,

@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lzma_rust2::XzReader;
 
 use crate::debs::write_atomically;
@@ -18,7 +19,8 @@ const IMAGE_MAX: u64 = 1 << 30;
 /// Offsets in the boot sector (Linux's Documentation/arch/x86/boot.rst).
 const SETUP_SECTORS: usize = 0x1f1;
 const PAYLOAD_OFFSET: usize = 0x248;
-const PAYLOAD_LENGTH: usize = 0x24c;
+/// The payload's length.
+pub(crate) const PAYLOAD_LENGTH: usize = 0x24c;
 const SECTOR: usize = 512;
 const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
 const LZ4_MAGIC: &[u8] = b"\x02\x21\x4c\x18";
@@ -53,11 +55,22 @@ pub(crate) fn bz_image(package: &Path) -> Result<PathBuf> {
     bail!("The package in {} holds no kernel", package.display())
 }
 
-fn unpack(bz_image: &[u8]) -> Result<Vec<u8>> {
+/// Where a bzImage's code begins, behind its boot sector and setup.
+pub(crate) fn code_of(bz_image: &[u8]) -> Result<usize> {
     let sectors = *bz_image.get(SETUP_SECTORS).context("The kernel is cut off")?;
-    let start = (usize::from(sectors) + 1) * SECTOR + word(bz_image, PAYLOAD_OFFSET)?;
-    let payload = bz_image.get(start..).and_then(|rest| rest.get(..word(bz_image, PAYLOAD_LENGTH).ok()?));
-    let payload = payload.context("The kernel is cut off")?;
+    Ok((usize::from(sectors) + 1) * SECTOR)
+}
+
+/// Where a bzImage's payload is.
+pub(crate) fn payload_of(bz_image: &[u8]) -> Result<Range<usize>> {
+    let start = code_of(bz_image)? + word(bz_image, PAYLOAD_OFFSET)?;
+    let end = start + word(bz_image, PAYLOAD_LENGTH)?;
+    ensure!(end <= bz_image.len(), "The kernel is cut off");
+    Ok(start..end)
+}
+
+fn unpack(bz_image: &[u8]) -> Result<Vec<u8>> {
+    let payload = bz_image.get(payload_of(bz_image)?).context("The kernel is cut off")?;
     let elf = if payload.starts_with(XZ_MAGIC) {
         let mut elf = Vec::new();
         XzReader::new(payload, false).take(IMAGE_MAX).read_to_end(&mut elf)?;

@@ -8,6 +8,10 @@ printf '#!/bin/sh\nsync\nexec busybox poweroff -f\n' >/bin/poweroff.new
 chmod +x /bin/poweroff.new
 mv /bin/poweroff.new /bin/poweroff
 hostname machine
+if grep -q ' test.ends' /proc/cmdline; then
+    echo "stage 2: it ends as it was told" >/dev/ttyS0
+    exec /bin/poweroff
+fi
 while true; do
     if [ -c /dev/hvc0 ] && [ -c /dev/ttyS0 ]; then
         setsid @toolbox@/bin/backdoor
