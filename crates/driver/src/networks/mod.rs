@@ -57,7 +57,7 @@ struct Kept(Box<dyn Any + Send>);
 
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Kept")
+        f.debug_tuple("Kept").field(&(*self.0).type_id()).finish()
     }
 }
 
