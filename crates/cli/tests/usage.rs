@@ -149,6 +149,7 @@ fn manual_pages_are_printed_and_written() {
             "snowboot-run.1",
             "snowboot-store-image.1",
             "snowboot-store.1",
+            "snowboot-switch.1",
             "snowboot-test.1",
             "snowboot-vm.1",
             "snowboot.1"
