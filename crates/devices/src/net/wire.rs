@@ -76,7 +76,7 @@ pub fn parse(header: [u8; HEADER], features: u64) -> Option<Offload> {
     Some(Offload { checksum, data_valid: false, segmentation })
 }
 
-/// Writes the header of a packet to the driver. What the driver takes was settled by [`accepts`]; a checksum it would not
+/// Writes the header of a packet to the driver. What the driver takes was settled by `accepts`; a checksum it would not
 /// know what to do with is not mentioned (5.1.6.4.1).
 #[must_use]
 pub fn header(offload: &Offload, features: u64, buffers: u16) -> [u8; HEADER] {
