@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test may panic")]
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -249,6 +249,33 @@ impl Setup {
 fn now() -> Duration {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
+}
+
+/// QEMU's card does so before it knows of its driver's features.
+#[test]
+fn rings_may_be_enabled_before_features_are_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("net");
+    let switch = Switch::new();
+    let _backend = Backend::listen(&socket, switch.attach("vhost-user")).unwrap();
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let said = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let enable = |flags: u32, ring: u32, value: u32| said(&[18, flags, 8, ring, value]);
+    stream.write_all(&enable(1, 0, 1)).unwrap();
+    stream.write_all(&enable(1 | 8, 1, 1)).unwrap();
+    let mut answer = [0; 20];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, said(&[18, 1 | 4, 8, 0, 0])[..]);
+    // It is still there.
+    stream.write_all(&said(&[1, 1, 0])).unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[12..], (DATA_FEATURES | features::COMMON | PROTOCOL).to_le_bytes());
+    // There are two rings.
+    stream.write_all(&enable(1 | 8, 2, 1)).unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, said(&[18, 1 | 4, 8, 1, 0])[..]);
+    assert_eq!(stream.read(&mut answer).unwrap(), 0, "it is cut off");
 }
 
 #[test]

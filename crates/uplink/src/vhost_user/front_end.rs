@@ -87,6 +87,11 @@ impl FrontEnd {
         (self.features, self.memory, self.complaint) = (0, None, None);
     }
 
+    /// Whether it has acknowledged that it speaks of features of the protocol.
+    pub(super) fn has_begun(&self) -> bool {
+        self.features & PROTOCOL != 0
+    }
+
     /// What it did wrong last.
     pub(super) fn complaint(&mut self) -> Option<String> {
         self.complaint.take()

@@ -10,6 +10,7 @@
 //! * Everything that a front end gave is let go of when its connection ends.
 //! * The socket's file goes away with the back end.
 
+mod early;
 mod front_end;
 mod memory;
 mod ring;
@@ -27,9 +28,10 @@ use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use snowboot_network::Port;
-use vhost::vhost_user::{BackendReqHandler, Error as VhostError};
+use vhost::vhost_user::{BackendReqHandler, Error as VhostError, VhostUserBackendReqHandlerMut};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
+use self::early::Enable;
 use self::front_end::{FrontEnd, RINGS};
 use self::ring::Ring;
 use crate::losses::Pace;
@@ -180,7 +182,8 @@ struct Connection {
 /// Whether a message can be read.
 #[derive(Debug, PartialEq, Eq)]
 enum Message {
-    Whole,
+    /// It may be one to enable a ring.
+    Whole(Option<Enable>),
     Part,
     Nothing,
 }
@@ -270,7 +273,10 @@ impl Server {
     fn message(&mut self) -> io::Result<()> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let handled = match connection.look() {
-            Ok(Message::Whole) => connection.handler.handle_request(),
+            Ok(Message::Whole(Some(enable))) if !lock(&self.front_end).has_begun() => {
+                self.front_end_enables(enable)
+            }
+            Ok(Message::Whole(_)) => connection.handler.handle_request(),
             Ok(Message::Part) => {
                 std::thread::sleep(REST_PAUSE);
                 return Ok(());
@@ -290,6 +296,19 @@ impl Server {
                 self.watch(LISTENER, self.listener.as_raw_fd())
             }
         }
+    }
+
+    /// Does what the library refuses before features are acknowledged.
+    fn front_end_enables(&self, enable: Enable) -> Result<(), VhostError> {
+        let Some(Connection { stream, .. }) = &self.connection else { return Ok(()) };
+        let broken = VhostError::SocketBroken;
+        Enable::take(stream).map_err(broken)?;
+        let done = match enable.value {
+            0 | 1 => lock(&self.front_end).set_vring_enable(enable.ring, enable.value == 1),
+            _ => Err(VhostError::InvalidParam),
+        };
+        enable.answer(stream, done.is_ok()).map_err(broken)?;
+        done
     }
 
     /// Watches the kicks that there are now.
@@ -368,7 +387,7 @@ fn judge(there: &[u8]) -> Message {
     };
     let body = usize::try_from(u32::from_le_bytes([*a, *b, *c, *d])).unwrap_or(usize::MAX);
     if body > LONGEST_BODY || there.len().saturating_sub(HEADER) >= body {
-        Message::Whole
+        Message::Whole(Enable::of(there))
     } else {
         Message::Part
     }
