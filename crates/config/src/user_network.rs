@@ -12,18 +12,41 @@ use crate::share::has_variables;
 /// A network card whose other end is a gateway, as QEMU's `-netdev user` is: 10.0.2.0/24 with DHCP, a resolver and the
 /// host's loopback at 10.0.2.2.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "FlatNetwork")]
 pub struct UserNetworkConfig {
     /// The guest gets no further than the gateway and what is forwarded: `virtualisation.restrictNetwork` of NixOS.
     pub restrict: bool,
     /// The resolver behind 10.0.2.3; without it, the first one of the host's `/etc/resolv.conf`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<SocketAddr>,
     /// Ports that lead from one side to the other: `virtualisation.forwardPorts` of NixOS.
     pub forward_ports: Vec<PortForward>,
     /// Unix sockets of the host's that lead to a port of the guest's, or the other way.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forward_sockets: Vec<SocketForward>,
+}
+
+/// One as manifests have it: ports and sockets are one list.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct FlatNetwork {
+    restrict: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<SocketAddr>,
+    forward_ports: Vec<AnyForward>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AnyForward {
+    Port(PortForward),
+    Socket(SocketForward),
+}
+
+impl From<UserNetworkConfig> for FlatNetwork {
+    fn from(UserNetworkConfig { restrict, dns, forward_ports, forward_sockets }: UserNetworkConfig) -> Self {
+        let ports = forward_ports.into_iter().map(AnyForward::Port);
+        let sockets = forward_sockets.into_iter().map(AnyForward::Socket);
+        Self { restrict, dns, forward_ports: ports.chain(sockets).collect() }
+    }
 }
 
 /// A Unix socket of the host's (`SOCK_STREAM`) and a TCP port of the guest's.

@@ -62,7 +62,7 @@ impl Troubles {
     /// A request that does `what` has failed.
     pub(crate) fn note(&mut self, tree: &Tree, what: &'static str, error: Errno) {
         let trouble = match error {
-            Errno::NOENT if tree.is_removed() => Trouble::Removed,
+            Errno::NOENT if !self.met.contains(&Trouble::Removed) && tree.is_removed() => Trouble::Removed,
             Errno::ROFS if tree.is_writable() => Trouble::Fails { what, error },
             error if OF_THE_HOST.contains(&error) => Trouble::Fails { what, error },
             _ => return,

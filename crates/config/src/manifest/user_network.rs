@@ -198,6 +198,10 @@ mod tests {
             (Path::new("/t/run/web"), "10.0.2.15:80".parse().unwrap())
         );
         assert!(service.has_variables() && service.from == ForwardFrom::Guest);
+        // What was read is written so that it can be read again.
+        let json = serde_json::json!({ "kernel": "k", "user-network": found }).to_string();
+        let node = NodeConfig::parse("m", Path::new("/t/m.json"), &json).unwrap();
+        assert_eq!(node.user_network, Some(found.clone()));
         for (forward, part) in [
             ("host-socket = '/s'", "needs a guest port"),
             ("host-socket = '', guest-port = 1", "needs the socket's path"),

@@ -218,9 +218,13 @@ impl Server {
 
     /// Answers that a request has failed, and notes it if that is the host's doing.
     fn fail(&mut self, header: Header, chain: &mut DescriptorChain, errno: Errno) {
-        if self.is_in_use() {
-            let what = Opcode::parse(header.opcode).map_or("a request", Opcode::what);
-            self.troubles.note(&self.tree, what, errno);
+        let opcode = Opcode::parse(header.opcode);
+        // Programs look for many names that are not there; whether the share itself is, its root tells.
+        let is_usual = errno == Errno::NOENT
+            && opcode == Some(Opcode::Lookup)
+            && NodeId::from_raw(header.node) != NodeId::ROOT;
+        if self.is_in_use() && !is_usual {
+            self.troubles.note(&self.tree, opcode.map_or("a request", Opcode::what), errno);
         }
         refuse(chain, header, errno);
     }
