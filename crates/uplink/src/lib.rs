@@ -21,6 +21,7 @@
 
 pub mod gateway;
 mod losses;
+mod named;
 mod pump;
 pub mod tap;
 pub mod vde;

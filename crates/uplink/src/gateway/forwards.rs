@@ -1,12 +1,9 @@
 //! Ports of the host that lead to a guest.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use snowboot_config::{ForwardProtocol, PortForward};
@@ -15,6 +12,7 @@ use snowboot_network::gateway::{ForwardId, Gateway};
 use super::events::{Events, Source};
 use super::sockets::AT_ONCE;
 use super::streams::{self, Socket, Streams};
+use crate::named::{Named, Unnamed};
 
 /// What the guest sees those who come by a Unix socket at: ports of the host's loopback that Linux gives to nobody by itself. One that
 /// is in use is passed over.
@@ -28,44 +26,9 @@ pub(super) enum Door {
     Unix(Named),
 }
 
-/// A Unix socket that is listened at; its name goes with it.
-#[derive(Debug)]
-pub(super) struct Named {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode, so that nobody else's file is removed.
-    identity: (u64, u64),
-}
-
-impl Named {
-    /// Listens at `path`. A socket that nobody listens at any more is replaced.
-    fn listen(path: &Path) -> std::io::Result<Self> {
-        let is_socket = fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
-        if is_socket && UnixStream::connect(path).is_err_and(|it| it.kind() == ErrorKind::ConnectionRefused) {
-            fs::remove_file(path)?;
-        }
-        let listener = UnixListener::bind(path)?;
-        listener.set_nonblocking(true)?;
-        let identity = identity(path)?;
-        Ok(Self { listener, path: path.to_owned(), identity })
-    }
-}
-
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|it| (it.dev(), it.ino()))
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 impl Door {
     /// A Unix socket at `path`.
-    pub(super) fn open_socket(path: &Path) -> std::io::Result<Self> {
+    pub(super) fn open_socket(path: &Path) -> Result<Self, Unnamed> {
         Named::listen(path).map(Self::Unix)
     }
 

@@ -56,14 +56,16 @@ pub enum Error {
         why: io::Error,
     },
     /// A Unix socket cannot be made.
-    #[error("Cannot forward the socket {path} to port {to} of the guest: {why}; choose another path", path = .path.display())]
+    #[error("Cannot forward the socket {path} to port {to} of the guest: {why}: {source}", path = .path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
         /// The guest's address.
         to: SocketAddrV4,
+        /// What is wrong, and what to do.
+        why: &'static str,
         /// Why not.
-        why: io::Error,
+        source: io::Error,
     },
     /// There are too many forwards.
     #[error("Cannot forward one more port: a machine has {MOST_FORWARDS} forwards at most")]
@@ -190,7 +192,8 @@ fn sockets(config: &UserNetworkConfig) -> Result<(Vec<Command>, Vec<SocketForwar
             ForwardFrom::Guest => from_guest.push(forward.clone()),
             ForwardFrom::Host => {
                 let opened = Door::open_socket(&host);
-                let door = opened.map_err(|why| Error::Socket { path: host, to: guest, why })?;
+                let door =
+                    opened.map_err(|(why, source)| Error::Socket { path: host, to: guest, why, source })?;
                 doors.push(Command::Forward(door, guest));
             }
         }

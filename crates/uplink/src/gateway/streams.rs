@@ -5,14 +5,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use snowboot_network::gateway::{FlowId, Gateway, Refusal};
 
 use super::events::{Events, Happened, Source};
+use crate::named::reach;
 
 /// Pieces of one connection that are moved in one turn, so that a busy one does not keep the others waiting. A piece is what
 /// lies in one piece in a ring of 128 KiB.
@@ -298,15 +299,8 @@ fn open(to: &Place) -> Result<(Socket, bool), Errno> {
                 Err(error) => Err(error),
             }
         }
-        Place::Path(path) => open_unix(path),
+        Place::Path(path) => Ok((Socket::Unix(reach(path)?.into()), false)),
     }
-}
-
-/// Such a socket is connected at once, or not at all: a listener whose queue is full says `EAGAIN`.
-fn open_unix(path: &Path) -> Result<(Socket, bool), Errno> {
-    let socket = stream(AddressFamily::UNIX)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok((Socket::Unix(socket.into()), false))
 }
 
 fn stream(family: AddressFamily) -> Result<OwnedFd, Errno> {

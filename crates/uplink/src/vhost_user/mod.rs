@@ -18,8 +18,8 @@ mod ring;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,7 @@ use self::early::Enable;
 use self::front_end::{FrontEnd, RINGS};
 use self::ring::Ring;
 use crate::losses::Pace;
+use crate::named::Named;
 use crate::wake::{Bell, now};
 
 /// Length of a message's header: request, flags, and the size of what follows (vhost-user, "Header").
@@ -73,7 +74,6 @@ pub struct Error {
 pub struct Backend {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    socket: PathBuf,
 }
 
 #[derive(Debug)]
@@ -93,29 +93,16 @@ impl Backend {
     /// descriptors or threads.
     pub fn listen(socket: &Path, port: Port) -> Result<Self, Error> {
         let failed = |why| move |source| Error { socket: socket.to_owned(), why, source };
-        clear(socket).map_err(|(why, source)| failed(why)(source))?;
-        let listener = UnixListener::bind(socket).map_err(failed("a socket cannot be made there"))?;
-        let removal = Removal(socket.to_owned());
-        let ready = fs::set_permissions(socket, fs::Permissions::from_mode(0o600))
-            .and_then(|()| listener.set_nonblocking(true));
-        ready.map_err(failed("its socket cannot be set up"))?;
+        let listener = Named::listen(socket).map_err(|(why, source)| failed(why)(source))?;
+        let only_us = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(socket, only_us).map_err(failed("its socket cannot be set up"))?;
         let out = failed("no descriptor or thread is left");
         let bell = Bell::new().map_err(&out)?;
         let shared = Arc::new(Shared { bell, stop: AtomicBool::new(false), connection: Mutex::default() });
         let mut server = Server::new(listener, port, Arc::clone(&shared), socket).map_err(&out)?;
         let thread = std::thread::Builder::new().name("vhost-user".into()).spawn(move || server.run());
         let thread = Some(thread.map_err(&out)?);
-        std::mem::forget(removal);
-        Ok(Self { shared, thread, socket: socket.to_owned() })
-    }
-}
-
-/// Removes a socket unless it is forgotten.
-struct Removal(PathBuf);
-
-impl Drop for Removal {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        Ok(Self { shared, thread })
     }
 }
 
@@ -129,7 +116,6 @@ impl Drop for Backend {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = fs::remove_file(&self.socket);
     }
 }
 
@@ -137,30 +123,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes a socket that nobody listens at.
-fn clear(socket: &Path) -> Result<(), (&'static str, io::Error)> {
-    let found = match fs::symlink_metadata(socket) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(|error| ("its path cannot be looked at", error))?,
-    };
-    if !found.file_type().is_socket() {
-        let error = io::Error::from(io::ErrorKind::AlreadyExists);
-        return Err(("something is there that is no socket: choose another path", error));
-    }
-    match UnixStream::connect(socket) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(socket).map_err(|error| ("a socket that was left there cannot be removed", error))
-        }
-        _ => {
-            let error = io::Error::from(io::ErrorKind::AddrInUse);
-            Err(("another program listens there: choose another path, or end it", error))
-        }
-    }
-}
-
 /// What the thread has.
 struct Server {
-    listener: UnixListener,
+    listener: Named,
     front_end: Arc<Mutex<FrontEnd>>,
     connection: Option<Connection>,
     /// The kicks that are watched. They are descriptors of their own: what a message closes could not be unwatched any more, and would be
@@ -189,12 +154,12 @@ enum Message {
 }
 
 impl Server {
-    fn new(listener: UnixListener, port: Port, shared: Arc<Shared>, socket: &Path) -> io::Result<Self> {
+    fn new(listener: Named, port: Port, shared: Arc<Shared>, socket: &Path) -> io::Result<Self> {
         let front_end = FrontEnd::new(port)?;
         let epoll = Epoll::new()?;
         let watch = |token, fd| epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, token));
         watch(BELL, shared.bell.as_fd().as_raw_fd())?;
-        watch(LISTENER, listener.as_raw_fd())?;
+        watch(LISTENER, listener.listener.as_raw_fd())?;
         for (token, source) in front_end.sources() {
             watch(SOURCES.saturating_add(token.into()), source)?;
         }
@@ -250,7 +215,7 @@ impl Server {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        let (stream, _) = match self.listener.accept() {
+        let (stream, _) = match self.listener.listener.accept() {
             Ok(accepted) => accepted,
             // It went away before it was taken, or there are no descriptors for it now.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -264,7 +229,7 @@ impl Server {
         *lock(&self.shared.connection) = Some(stream.try_clone()?);
         let handler = BackendReqHandler::from_stream(stream.try_clone()?, Arc::clone(&self.front_end));
         // One at a time: others wait in the listener's queue.
-        self.unwatch(self.listener.as_raw_fd());
+        self.unwatch(self.listener.listener.as_raw_fd());
         self.watch(CONNECTION, stream.as_raw_fd())?;
         self.connection = Some(Connection { handler, stream, partly_since: None });
         Ok(())
@@ -293,7 +258,7 @@ impl Server {
                     self.say(&format!("is cut off: {why}"));
                 }
                 self.hang_up();
-                self.watch(LISTENER, self.listener.as_raw_fd())
+                self.watch(LISTENER, self.listener.listener.as_raw_fd())
             }
         }
     }
