@@ -28,11 +28,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Called instead of starting a machine that is used before anything was started.
 pub(crate) type FirstUse = Box<dyn FnOnce() -> Result<(), Error> + Send>;
 
+/// Called when the first shell is there, with how long after its machine's start that was.
+pub(crate) type FirstShell = Box<dyn FnOnce(Duration) -> Result<(), Error> + Send>;
+
 #[derive(Default)]
 pub(crate) struct Control {
     hook: RwLock<Option<InterruptHook>>,
     before_command: RwLock<Option<CommandHook>>,
     first_use: Mutex<Option<FirstUse>>,
+    first_shell: Mutex<Option<FirstShell>>,
     ended: Mutex<Option<Ended>>,
     changed: Condvar,
 }
@@ -66,6 +70,15 @@ impl Control {
     /// What to do at the first use of a machine; given once.
     pub(crate) fn take_first_use(&self) -> Option<FirstUse> {
         lock(&self.first_use).take()
+    }
+
+    pub(crate) fn set_first_shell(&self, what: Option<FirstShell>) {
+        *lock(&self.first_shell) = what;
+    }
+
+    /// What to do when the first shell is there; given once.
+    pub(crate) fn take_first_shell(&self) -> Option<FirstShell> {
+        lock(&self.first_shell).take()
     }
 
     /// Ends the run: every wait fails from now on. The first reason stays.

@@ -11,7 +11,7 @@ use snowboot_config::{Manifest, NamedNetworks, NodeConfig, Topology, UplinkConfi
 
 use crate::backoff::Backoff;
 use crate::control::{CommandHook, Control, Ended, InterruptHook, lock};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::event::{Event, Level, RunError};
 use crate::folders::Folders;
 use crate::log::{Block, Logger};
@@ -21,6 +21,7 @@ use crate::networks::{Networks, Vlan};
 use crate::options::Options;
 use crate::report::Report;
 use crate::sinks::Troubles;
+use crate::together;
 use crate::vm::Launcher;
 
 /// All machines of a test. Dropping it ends them.
@@ -281,17 +282,14 @@ impl Driver {
     /// Names every machine that cannot be started; the others run.
     pub fn start_all(&self) -> Result<(), Error> {
         let _block = self.log.block(None, "start all VMs");
-        start_all(&self.machines)
+        together::start_all(&self.machines)
     }
 
-    /// Lets the first use of any machine start all of them at the same time, unless something was started before. What
-    /// uses a machine waits for the shell of that one only. For tests that start nothing themselves.
+    /// Lets the first use of any machine start all of them at the same time, unless something was started before. The
+    /// first command waits for the others' shells, too, but no longer than the shell of its own machine took. For tests
+    /// that start nothing themselves.
     pub fn start_together(&self) {
-        let (machines, log) = (self.machines.clone(), self.log.clone());
-        self.control.set_first_use(Some(Box::new(move || {
-            let _block = log.block(None, "start all VMs");
-            start_all(&machines)
-        })));
+        together::arrange(&self.control, &self.machines, &self.log);
     }
 
     /// Waits for every machine's end; the global time limit no longer counts after that.
@@ -409,7 +407,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         self.stop_timer();
-        self.control.set_first_use(None);
+        together::forget(&self.control);
         self.control.end(Ended::Finished);
         stop_all(&self.all);
         self.all().iter().for_each(MachineHandle::join_reboots);
@@ -447,25 +445,6 @@ fn free_number(machines: &[MachineHandle], name: &str, wish: Option<u8>) -> Resu
                 || Error::setup(format!("{name}: a test has at most {} machines", Manifest::MAX_MACHINES)),
             )
         }
-    }
-}
-
-fn start_all(machines: &[MachineHandle]) -> Result<(), Error> {
-    let results: Vec<Result<(), Error>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = machines.iter().map(|machine| scope.spawn(move || machine.start())).collect();
-        let panicked = || Err(Error::setup("A thread that starts a machine panicked"));
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| panicked())).collect()
-    });
-    let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
-    // The end of the run is no trouble of the machines.
-    let is_end = |error: &Error| matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::GlobalTimeout);
-    if let Some(end) = errors.iter().position(is_end) {
-        return Err(errors.swap_remove(end));
-    }
-    match errors.len() {
-        0 => Ok(()),
-        1 => Err(errors.remove(0)),
-        _ => Err(Error::Several(errors)),
     }
 }
 

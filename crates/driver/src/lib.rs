@@ -104,6 +104,7 @@ mod shell;
 pub mod sinks;
 mod terminals;
 mod timeline;
+mod together;
 mod units;
 mod vm;
 mod waits;

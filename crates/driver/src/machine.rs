@@ -294,7 +294,8 @@ impl MachineHandle {
         life.connected && life.running.as_ref().is_some_and(|it| it.vm.outcome().is_none())
     }
 
-    /// Starts it if need be, and waits for its shell.
+    /// Starts it if need be, and waits for its shell. When that started all machines, it waits for the others' too, but
+    /// no longer than this one took.
     ///
     /// # Errors
     /// When it cannot be started, ends, or its shell does not come up within 300 s.
@@ -303,12 +304,21 @@ impl MachineHandle {
             return Ok(());
         }
         self.use_first()?;
+        let connected = self.connect_within(CONNECT_LIMIT)?;
+        match connected.and_then(|took| self.0.control.take_first_shell().zip(Some(took))) {
+            Some((first_shell, took)) => first_shell(took),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the shell of a machine that was started; gives how long after the start it came, if it was not there.
+    pub(crate) fn connect_within(&self, limit: Duration) -> Result<Option<Duration>, Error> {
         let _turn = self.0.turn.take(&self.0.control)?;
         if self.has_shell() {
-            return Ok(());
+            return Ok(None);
         }
         let _block = self.nested("waiting for the VM to finish booting");
-        let (running, chatter) = self.shell_greeting()?;
+        let (running, chatter) = self.shell_greeting(limit)?;
         let is_first = running.boot.shell_greeted(chatter.is_empty());
         for line in chatter {
             self.log(&format!("guest shell says: {line}"));
@@ -325,7 +335,7 @@ impl MachineHandle {
             self.note(running.boot.step());
         }
         self.log(&format!("connected to its root shell {:.2} s after its start", took.as_secs_f64()));
-        Ok(())
+        Ok(Some(took))
     }
 
     /// Whether its shell was connected to and is there. After a reset a machine that comes back has none.
@@ -336,17 +346,17 @@ impl MachineHandle {
     }
 
     /// Waits for the greeting of its shell, also over resets; gives the lines before it.
-    fn shell_greeting(&self) -> Result<(Running, Vec<String>), Error> {
-        let deadline = Instant::now() + CONNECT_LIMIT;
+    fn shell_greeting(&self, limit: Duration) -> Result<(Running, Vec<String>), Error> {
+        let deadline = Instant::now() + limit;
         loop {
             self.check_reboot()?;
             let running = self.running("is not running")?;
-            let limit = deadline.saturating_duration_since(Instant::now());
-            let greeted = lock(&running.shell).connect(&self.link(&running), limit);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let greeted = lock(&running.shell).connect(&self.link(&running), left);
             let error = match greeted {
                 Ok(chatter) => return Ok((running, chatter)),
                 Err(ShellError::Gone) if self.wait_for_next(&running, deadline)? => continue,
-                Err(ShellError::Late(_, cause)) => ShellError::Late(CONNECT_LIMIT, cause),
+                Err(ShellError::Late(_, cause)) => ShellError::Late(limit, cause),
                 Err(error) => error,
             };
             return Err(self.shell_trouble(&running, "its shell did not come up", None, error));

@@ -137,9 +137,10 @@ class Driver:
         self._native.start_all()
 
     def start_together(self) -> None:
-        """Lets the first use of any machine start all of them.
+        """Lets the first use of any machine start all of them, and the first command wait for the shells of all.
 
-        Without effect once something was started. The runner asks for it when a script starts nothing itself.
+        For the others' no longer than its own machine's shell took. Without effect once something was started. The
+        runner asks for it when a script starts nothing itself.
         """
         self._native.start_together()
 
