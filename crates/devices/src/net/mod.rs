@@ -3,10 +3,11 @@
 //! A frame is copied out of guest memory once, with its offload header turned into [`Offload`](snowboot_network::Offload),
 //! and copied in once at the other end. The card owns at most one frame in each direction: one that the switch has no
 //! room for, and one that the guest has no buffers for; everything behind it waits in the ring or in the switch. It must
-//! never look into frames, nor lose one that it can keep.
+//! never lose one that it can keep, and looks into frames only to choose among several receive queues.
 
 mod news;
 mod receive;
+mod steering;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -29,10 +30,11 @@ use snowboot_virtio::{
 
 use self::news::News;
 use self::receive::Inbound;
+use self::steering::Steering;
 use self::wire::{
     Command, F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_VQ, F_GUEST_CSUM, F_GUEST_ECN,
     F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4, F_GUEST_USO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO,
-    F_MAC, F_MRG_RXBUF, F_STATUS, GUEST_OFFLOADS, LONGEST_COMMAND,
+    F_MAC, F_MQ, F_MRG_RXBUF, F_STATUS, GUEST_OFFLOADS, LONGEST_COMMAND,
 };
 use crate::timer::Timer;
 use crate::wake::Wake;
@@ -43,9 +45,9 @@ pub use self::wire::{HEADER as HEADER_LENGTH, header as write_header, parse as p
 /// The time since any start that all cards of a network agree on; it does not go backwards.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-const RECEIVE: u16 = 0;
-const TRANSMIT: u16 = 1;
-const CONTROL: u16 = 2;
+/// The most pairs of data queues. One thread serves all of a card's, so more would only cost buffers: what several spread
+/// is the guest's own work.
+const MOST_PAIRS: u16 = 4;
 /// Buffers of a data queue: with the usual ones of 1.5 KiB, four of the longest frames.
 const DATA_QUEUE: u16 = 256;
 const CONTROL_QUEUE: u16 = 64;
@@ -70,7 +72,7 @@ pub const DATA_FEATURES: u64 = F_MRG_RXBUF
 const LINK_UP: u16 = 1;
 
 const KIND: &str = "virtio-net";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// The network card.
 pub struct Net {
@@ -88,6 +90,12 @@ pub struct Net {
     inbound: Inbound,
     /// The guest features that are in force: those negotiated, less what the driver has turned off.
     offloads: Option<u64>,
+    /// How many pairs of data queues there are, and how many of them the driver uses.
+    pairs: u16,
+    pairs_in_use: u16,
+    /// The pair whose transmit queue is served first next time.
+    first_to_send: u16,
+    steering: Steering,
     /// Whether the driver sees the link up: what the port says, as of when the driver was last told.
     link_shown: bool,
     session: Option<Session>,
@@ -118,10 +126,26 @@ impl Net {
             unsent: None,
             inbound: Inbound::new()?,
             offloads: None,
+            pairs: 1,
+            pairs_in_use: 1,
+            first_to_send: 0,
+            steering: Steering::new(),
             link_shown,
             session: None,
         };
         Ok((net, control))
+    }
+
+    /// Offers a guest of so many vCPUs a pair of data queues for each, as far as that is of use. Before it is started.
+    #[must_use]
+    pub fn for_vcpus(self, vcpus: u16) -> Self {
+        Self { pairs: vcpus.clamp(1, MOST_PAIRS), ..self }
+    }
+
+    /// The control queue's number: it comes after all pairs that the driver knows of (5.1.2).
+    fn control_queue(&self) -> u16 {
+        let pairs = if self.features() & F_MQ != 0 { self.pairs } else { 1 };
+        pairs.saturating_mul(2)
     }
 
     /// There are frames, or there is room for one.
@@ -162,9 +186,11 @@ impl Net {
     /// Answers control commands (5.1.6.5): class, command, data, and one byte for the answer.
     fn control(&mut self) -> Result<(), QueueFault> {
         let features = self.features();
+        let number = usize::from(self.control_queue());
         let Some(session) = &mut self.session else { return Ok(()) };
-        let Some(Some(queue)) = session.queues.get_mut(usize::from(CONTROL)) else { return Ok(()) };
+        let Some(Some(queue)) = session.queues.get_mut(number) else { return Ok(()) };
         let (address, offloads) = (&mut self.address, &mut self.offloads);
+        let (pairs, pairs_in_use) = (self.pairs, &mut self.pairs_in_use);
         queue.serve(&session.interrupt, |mut chain| {
             let mut command = Vec::new();
             let longest = u64::try_from(LONGEST_COMMAND).unwrap_or(0);
@@ -176,11 +202,15 @@ impl Net {
                     *address = new;
                     OK
                 }
+                Some(Command::Pairs(new)) if (1..=pairs).contains(&new) => {
+                    *pairs_in_use = new;
+                    OK
+                }
                 Some(Command::Offloads(new)) => {
                     *offloads = Some(new);
                     OK
                 }
-                None => ERROR,
+                Some(Command::Pairs(_)) | None => ERROR,
             };
             let _ = chain.writer.write_all(&[answer]);
             Served::Done(chain)
@@ -192,6 +222,15 @@ impl Net {
 
 const OK: u8 = 0;
 const ERROR: u8 = 1;
+
+/// The receive and transmit queues of a pair (5.1.2).
+fn receive_queue(pair: u16) -> usize {
+    usize::from(pair).saturating_mul(2)
+}
+
+fn transmit_queue(pair: u16) -> usize {
+    receive_queue(pair).saturating_add(1)
+}
 
 impl fmt::Debug for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,10 +244,13 @@ impl fmt::Debug for Net {
 impl Device for Net {
     fn identity(&self) -> Identity {
         let control = F_CTRL_VQ | F_CTRL_RX | F_CTRL_MAC_ADDR | F_CTRL_GUEST_OFFLOADS;
+        let several = if self.pairs > 1 { F_MQ } else { 0 };
+        let mut queue_sizes = vec![DATA_QUEUE; receive_queue(self.pairs)];
+        queue_sizes.push(CONTROL_QUEUE);
         Identity {
             id: DeviceId::Net,
-            features: F_MAC | F_STATUS | DATA_FEATURES | control,
-            queue_sizes: vec![DATA_QUEUE, DATA_QUEUE, CONTROL_QUEUE],
+            features: F_MAC | F_STATUS | DATA_FEATURES | control | several,
+            queue_sizes,
         }
     }
 
@@ -216,7 +258,7 @@ impl Device for Net {
         let status = if self.link_shown { LINK_UP } else { 0 };
         let mut space = self.address.to_vec();
         space.extend(status.to_le_bytes());
-        space.extend(1u16.to_le_bytes()); // max_virtqueue_pairs
+        space.extend(self.pairs.to_le_bytes()); // max_virtqueue_pairs
         crate::config::read(&space, offset, data);
     }
 
@@ -239,15 +281,20 @@ impl Device for Net {
     fn reset(&mut self) {
         self.address = self.own_address;
         self.offloads = None;
+        self.pairs_in_use = 1;
+        self.steering = Steering::new();
         self.link_shown = self.port.link();
         self.forget_frames();
     }
 
     fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {
-        match queue {
-            RECEIVE => self.receive(),
-            TRANSMIT => self.transmit(),
-            _ => self.control(),
+        if queue == self.control_queue() {
+            return self.control();
+        }
+        match queue / 2 {
+            pair if pair >= self.pairs_in_use => Ok(()),
+            _ if queue.is_multiple_of(2) => self.receive(),
+            pair => self.transmit_of(pair),
         }
     }
 
@@ -288,6 +335,7 @@ impl Device for Net {
         let state = State {
             address: self.address,
             offloads: self.offloads,
+            pairs_in_use: self.pairs_in_use,
             link: self.port.link(),
             link_shown: self.link_shown,
         };
@@ -299,7 +347,11 @@ impl Device for Net {
         if state.offloads.is_some_and(|offloads| offloads & !GUEST_OFFLOADS != 0) {
             return Err(RestoreError("the network card's offloads are none that it has".into()));
         }
+        if !(1..=self.pairs).contains(&state.pairs_in_use) {
+            return Err(RestoreError("the network card's driver uses more queues than it has".into()));
+        }
         (self.address, self.offloads, self.link_shown) = (state.address, state.offloads, state.link_shown);
+        self.pairs_in_use = state.pairs_in_use;
         self.port.set_link(state.link);
         // What is on its way belongs to another past.
         self.forget_frames();
@@ -346,6 +398,7 @@ fn serve_if_free(transport: &Mutex<PciTransport>) -> bool {
 struct State {
     address: [u8; 6],
     offloads: Option<u64>,
+    pairs_in_use: u16,
     link: bool,
     link_shown: bool,
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use snowboot_network::{Frame, Port};
 use snowboot_virtio::{DescriptorChain, Queue, QueueFault};
 
+use super::steering::Steering;
 use super::wire::{self, F_MRG_RXBUF, HEADER};
-use super::{Net, RECEIVE};
+use super::{Net, receive_queue};
 use crate::timer::Timer;
 
 /// Frames for one call; whoever has more is called again after the machine's other devices.
@@ -33,16 +34,51 @@ enum Delivery {
 impl Net {
     /// Fills the guest's buffers with frames, as long as there are both.
     pub(super) fn receive(&mut self) -> Result<(), QueueFault> {
-        let features = self.features();
         let now = (self.clock)();
+        let features = self.features();
         let Some(session) = &mut self.session else { return Ok(()) };
-        let Some(Some(queue)) = session.queues.get_mut(usize::from(RECEIVE)) else { return Ok(()) };
-        let outcome = self.inbound.fill(queue, features, &self.port, now);
-        queue.signal(&session.interrupt)?;
+        let steering = &self.steering;
+        let mut guest = Guest { queues: &mut session.queues, pairs: self.pairs_in_use, features, steering };
+        if guest.queue_of(0).is_none() {
+            return Ok(());
+        }
+        let outcome = self.inbound.fill(&mut guest, &self.port, now);
+        for pair in 0..self.pairs_in_use {
+            if let Some(Some(queue)) = session.queues.get_mut(receive_queue(pair)) {
+                queue.signal(&session.interrupt)?;
+            }
+        }
         if outcome? {
             self.news.ring();
         }
         Ok(())
+    }
+}
+
+/// Where frames go.
+struct Guest<'a> {
+    queues: &'a mut [Option<Queue>],
+    /// How many pairs of them the driver uses.
+    pairs: u16,
+    features: u64,
+    steering: &'a Steering,
+}
+
+impl Guest<'_> {
+    fn queue_of(&mut self, pair: u16) -> Option<&mut Queue> {
+        self.queues.get_mut(receive_queue(pair)).and_then(Option::as_mut)
+    }
+
+    /// The queue for a frame: the first where the driver has not enabled the one that it belongs to.
+    fn queue_for(&mut self, frame: &Frame) -> Option<&mut Queue> {
+        let pair = if self.pairs > 1 { self.steering.pair(&frame.bytes, self.pairs) } else { 0 };
+        let pair = if self.queue_of(pair).is_some() { pair } else { 0 };
+        self.queue_of(pair)
+    }
+
+    /// As many buffers as its rings have.
+    fn buffers(&mut self) -> u16 {
+        (0..self.pairs).filter_map(|pair| Some(self.queue_of(pair)?.size())).fold(0, u16::saturating_add)
     }
 }
 
@@ -68,17 +104,13 @@ impl Inbound {
     }
 
     /// Delivers frames; `true` when it stopped although there may be more.
-    fn fill(
-        &mut self,
-        queue: &mut Queue,
-        features: u64,
-        port: &Port,
-        now: Duration,
-    ) -> Result<bool, QueueFault> {
+    fn fill(&mut self, guest: &mut Guest<'_>, port: &Port, now: Duration) -> Result<bool, QueueFault> {
+        let features = guest.features;
         // A driver that gives back useless buffers as fast as they come would keep a turn going for ever.
-        let mut budget = queue.size();
+        let mut budget = guest.buffers();
         for _ in 0..FRAMES_AT_ONCE {
             let Some(frame) = self.frame.take().or_else(|| port.receive()) else { return Ok(false) };
+            let Some(queue) = guest.queue_for(&frame) else { return Ok(false) };
             let delivery = match deliver(queue, features, &frame, &mut budget)? {
                 Delivery::Short if self.is_out_of_patience(now) => Delivery::Lost,
                 delivery => delivery,

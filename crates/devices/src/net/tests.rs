@@ -8,6 +8,13 @@ use snowboot_virtio::testing::{Descriptor, Driver, NEXT};
 use super::wire::HEADER;
 use super::*;
 
+mod queues;
+
+/// The queues of a card with one pair.
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+const CONTROL: u16 = 2;
+
 const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 0x12, 1, 1];
 const PEER: [u8; 6] = [0x52, 0x54, 0, 0x12, 1, 2];
 

@@ -26,6 +26,8 @@ pub(super) const F_STATUS: u64 = 1 << 16;
 pub(super) const F_CTRL_VQ: u64 = 1 << 17;
 /// `VIRTIO_NET_F_CTRL_RX`: it takes receive modes.
 pub(super) const F_CTRL_RX: u64 = 1 << 18;
+/// `VIRTIO_NET_F_MQ`: there may be several pairs of data queues.
+pub(super) const F_MQ: u64 = 1 << 22;
 /// `VIRTIO_NET_F_CTRL_MAC_ADDR`: it takes a new address.
 pub(super) const F_CTRL_MAC_ADDR: u64 = 1 << 23;
 /// `VIRTIO_NET_F_GUEST_USO4`, `_USO6`: the driver takes UDP segments to be cut.
@@ -127,6 +129,8 @@ pub(super) enum Command {
     Filter,
     /// `VIRTIO_NET_CTRL_MAC_ADDR_SET`.
     Address([u8; 6]),
+    /// `VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET`: from now on the driver uses so many pairs of data queues (5.1.6.5.5).
+    Pairs(u16),
     /// `VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET`.
     Offloads(u64),
 }
@@ -142,6 +146,7 @@ impl Command {
             [0, 0 | 1, _, ..] if has(F_CTRL_RX) => Some(Self::Filter),
             [1, 0, ..] if has(F_CTRL_RX) => Some(Self::Filter),
             [1, 1, address @ ..] if has(F_CTRL_MAC_ADDR) => Some(Self::Address(address.try_into().ok()?)),
+            [4, 0, pairs @ ..] if has(F_MQ) => Some(Self::Pairs(u16::from_le_bytes(pairs.try_into().ok()?))),
             [5, 0, offloads @ ..] if has(F_CTRL_GUEST_OFFLOADS) => {
                 let offloads = u64::from_le_bytes(offloads.try_into().ok()?);
                 (offloads & !(features & GUEST_OFFLOADS) == 0).then_some(Self::Offloads(offloads))
@@ -192,7 +197,9 @@ mod tests {
         let features = F_CTRL_GUEST_OFFLOADS | F_GUEST_CSUM;
         assert_eq!(Command::parse(&[5, 0, 2, 0, 0, 0, 0, 0, 0, 0], features), Some(Command::Offloads(2)));
         assert_eq!(Command::parse(&[], ALL), None);
-        assert_eq!(Command::parse(&[4, 0, 1, 0], ALL), None);
+        assert_eq!(Command::parse(&[4, 0, 1, 2], ALL), Some(Command::Pairs(0x201)));
+        assert_eq!(Command::parse(&[4, 0, 1, 2], ALL & !F_MQ), None);
+        assert_eq!(Command::parse(&[4, 0, 1], ALL), None);
     }
 
     proptest! {

@@ -70,13 +70,17 @@ fn the_first_command_waits_for_the_shells_of_all() {
     let up: Vec<bool> = driver.machines().iter().map(MachineHandle::is_up).collect();
     assert_eq!(up, [true, true, false]);
     driver.log().flush();
-    let is_told = |event: &Event| matches!(event, Event::Line { text, .. } if text.starts_with("no shell yet"));
+    let is_told =
+        |event: &Event| matches!(event, Event::Line { text, .. } if text.starts_with("no shell yet"));
     assert_eq!(lock(&events).iter().filter(|event| is_told(event)).count(), 1);
 
     let (driver, _) = driver_on(Arc::new(FakeLauncher), &NODES, 600);
     driver.start_all().unwrap();
     driver.machine("a").unwrap().succeed(&["true"], None).unwrap();
-    assert!(!driver.machine("b").unwrap().is_up(), "a script that starts machines decides itself what to wait for");
+    assert!(
+        !driver.machine("b").unwrap().is_up(),
+        "a script that starts machines decides itself what to wait for"
+    );
 }
 
 /// Keeps the folders of the shares of what it is to build.

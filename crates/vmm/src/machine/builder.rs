@@ -278,6 +278,7 @@ fn attach_nics(
     for (nic, port) in config.nics.iter().zip(ports) {
         let (net, control) = Net::new(nic.mac.octets(), port, Arc::new(monotonic))
             .map_err(Error::host("set up a network card"))?;
+        let net = net.for_vcpus(config.vcpus.get().into());
         let transport = platform.add_shared_virtio(Box::new(net), Pace::Quick)?;
         control.serve_in_place(Arc::downgrade(&transport));
         controls.push(control);
