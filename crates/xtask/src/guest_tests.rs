@@ -42,7 +42,6 @@ const EVERY_RUN: &[&str] = &[
     "ninep",
     "shares",
     "nginx",
-    "firewall",
     "switch-root",
     stage_1::NAME,
     TERMINAL,
