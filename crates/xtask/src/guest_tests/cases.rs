@@ -58,6 +58,9 @@ const SHARE: Share = Share { tag: "", writable: true, cache: "always", protocol:
 /// What tests of shares have in their guests.
 const FOR_FILES: &[&str] = &["attr", "e2fsprogs", "python3"];
 
+/// The same guests, for tests that need no more of them than a language for odd packets.
+const WITH_PYTHON: &[&str] = FOR_FILES;
+
 /// What most cases have.
 pub(super) const CASE: Case = Case {
     name: "",
@@ -146,6 +149,16 @@ pub(super) const CASES: &[Case] = &[
             ("alone", "user-network = { restrict = true }\n", ""),
         ],
         said: &["subtest: a restricted guest", "subtest: a reset"],
+        ..CASE
+    },
+    Case {
+        name: "vlan-features",
+        script: "tests/guests/vlan-features.py",
+        with: WITH_PYTHON,
+        machines: &["left", "middle", "right"],
+        vlans: &[("left", &[1, 0]), ("middle", &[1, 2]), ("right", &[2, 2, 0])],
+        limit: 1800,
+        said: &["subtest: a group across the bridge", "right: the machine was stopped by the driver"],
         ..CASE
     },
     Case {
