@@ -152,6 +152,22 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "restrict",
+        script: "tests/guests/restrict.py",
+        with: WITH_PYTHON,
+        machines: &["confined", "free"],
+        disks: &[
+            (
+                "confined",
+                "user-network = { restrict = true, dns = \"127.0.0.1:5353\", forward-ports = [{ host-port = 2080, guest-port = 80 }] }\n",
+                "",
+            ),
+            ("free", "user-network = { dns = \"127.0.0.1:5353\" }\n", ""),
+        ],
+        said: &[": 0 were heard, 0 bytes of them", "subtest: what no network carries is not carried either"],
+        ..CASE
+    },
+    Case {
         name: "vlan-features",
         script: "tests/guests/vlan-features.py",
         with: WITH_PYTHON,
