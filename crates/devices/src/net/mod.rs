@@ -263,6 +263,10 @@ impl Device for Net {
     }
 
     fn start(&mut self, session: Session) -> Result<(), StartError> {
+        if session.features & F_MQ == 0 {
+            // The control queue is where the second pair would be, whatever a saved state says.
+            self.pairs_in_use = 1;
+        }
         self.session = Some(session);
         self.accept();
         self.show_link();

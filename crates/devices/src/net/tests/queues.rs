@@ -190,3 +190,24 @@ fn the_number_of_pairs_moves_to_another_process() {
     let mut smaller = card(&bench.switch, &bench.time).0;
     assert!(smaller.restore(saved).is_err());
 }
+
+#[test]
+fn a_saved_state_cannot_make_the_control_queue_one_for_frames() {
+    let mut bench = both();
+    bench.driver.pause();
+    let saved = bench.driver.device().save().unwrap();
+    let mut other = card(&bench.switch, &bench.time).0.for_vcpus(2);
+    other.restore(saved).unwrap();
+    let mut driver = Driver::new(other);
+    driver.start(F_CTRL_VQ | F_CTRL_MAC_ADDR).unwrap();
+    driver.add(CONTROL, &[&[1, 1, 2, 0, 0, 0, 0, 9]], &[1]);
+    driver.add(RECEIVE, &[], &[1526]);
+    for guest_port in 2000..2020 {
+        bench.peer.send(Duration::ZERO, Frame::new(datagram(ADDRESS, PEER, guest_port))).unwrap();
+        driver.add(RECEIVE, &[], &[1526]);
+    }
+    driver.source_ready(PORT).unwrap();
+    assert_eq!((driver.used(RECEIVE).len(), driver.used(CONTROL).len()), (20, 0));
+    driver.notify(CONTROL).unwrap();
+    assert_eq!((driver.used(CONTROL).len(), driver.config::<6>(0)), (1, [2, 0, 0, 0, 0, 9]));
+}
