@@ -232,22 +232,25 @@ impl Reader<'_> {
             };
             for byte in buffer.iter().take(length) {
                 let had_begun = session.has_begun();
-                if !session.feed(*byte, self.control, |reply| self.outbox.send(line(reply)).is_ok()) {
+                let send = |reply: &Value, has_begun| match has_begun && !had_begun {
+                    true => self.begin(reply),
+                    false => self.outbox.send(line(reply)).is_ok(),
+                };
+                if !session.feed(*byte, self.control, send) {
                     return;
-                }
-                if session.has_begun() && !had_begun {
-                    self.begin();
                 }
             }
         }
     }
 
-    fn begin(&self) {
+    /// Events follow the reply: no event comes before it, and none that happens after it is left out.
+    fn begin(&self, reply: &Value) -> bool {
         let mut state = self.server.shared.lock();
         let own = state.clients.iter_mut().find(|client| client.number == self.number);
-        if let Some(client) = own {
-            client.has_begun = true;
-        }
+        let Some(client) = own else { return false };
+        client.has_begun = true;
+        client.send(line(reply));
+        true
     }
 }
 

@@ -26,9 +26,10 @@ impl Session {
         self.has_begun
     }
 
-    /// Takes a byte of what the client says, and carries out the message that it ends. `send` gets the reply, and says whether
-    /// the client can still be told anything; so does the answer.
-    pub fn feed(&mut self, byte: u8, control: &dyn Control, send: impl FnOnce(&Value) -> bool) -> bool {
+    /// Takes a byte of what the client says, and carries out the message that it ends. `send` gets the reply and whether the
+    /// session has begun by then (the client expects every event after the reply that says so), and says whether the client
+    /// can still be told anything; so does the answer.
+    pub fn feed(&mut self, byte: u8, control: &dyn Control, send: impl FnOnce(&Value, bool) -> bool) -> bool {
         let Some(message) = self.framer.feed(byte) else { return true };
         let request = match &message {
             Message::Object(text) => Request::parse(text),
@@ -38,12 +39,15 @@ impl Session {
         match request {
             // The answer goes before what comes of it.
             Ok(request) if request.quits() && self.has_begun => {
-                let sent = send(&request.acknowledgement());
+                let sent = send(&request.acknowledgement(), self.has_begun);
                 let _ = request.answer(&mut self.has_begun, control);
                 sent
             }
-            Ok(request) => send(&request.answer(&mut self.has_begun, control)),
-            Err(failure) => send(&failure.reply(None)),
+            Ok(request) => {
+                let reply = request.answer(&mut self.has_begun, control);
+                send(&reply, self.has_begun)
+            }
+            Err(failure) => send(&failure.reply(None), self.has_begun),
         }
     }
 }

@@ -149,6 +149,20 @@ fn all_who_have_begun_hear_of_events_and_quit_is_answered_first() {
 }
 
 #[test]
+fn an_event_right_after_the_answer_that_begins_a_session_is_heard() {
+    let fixture = Fixture::new();
+    for _ in 0..500 {
+        let mut client = fixture.begin();
+        fixture.server.tell(Power::Stop);
+        assert_eq!(client.read().unwrap()["event"], "STOP");
+        drop(client);
+        while fixture.server.clients() > 0 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
 fn clients_are_counted_and_one_that_reads_nothing_is_cut_off() {
     let fixture = Fixture::new();
     let deaf = fixture.begin();
