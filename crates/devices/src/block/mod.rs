@@ -18,6 +18,8 @@ mod format;
 mod overlay;
 mod qcow2;
 mod request;
+mod task;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -34,13 +36,15 @@ use snowboot_virtio::{
     Token,
 };
 
-use self::aside::{Aside, Finished, Task};
-pub use self::aside::{Chore, Helpers};
+use self::aside::Aside;
+pub use self::aside::{Chore, Helpers, Ring};
 pub use self::disk::{Disk, SECTOR};
 pub use self::error::DiskError;
 pub use self::format::Format;
 pub use self::overlay::Changes;
 use self::request::Backend;
+use self::task::Finished;
+pub use self::task::{Operation, Task};
 use self::transfer::{Answer, answer};
 use self::trouble::Troubles;
 use self::wire::{
@@ -178,7 +182,7 @@ impl Block {
             has_helpers: self.aside.is_some(),
         };
         let mut left = TURN_DATA;
-        queue.serve(&session.interrupt, |chain| {
+        let outcome = queue.serve(&session.interrupt, |chain| {
             // Whatever it is, it waits until there is room for it.
             if self.aside.as_ref().is_some_and(Aside::is_full) {
                 return Served::PutBack(chain);
@@ -189,27 +193,35 @@ impl Block {
             match answer(chain, |payload| backend.handle(payload, &mut is_slow)) {
                 Answer::Later(pending, work) => {
                     if let Some(aside) = &mut self.aside {
-                        aside.hand_out(Task { queue: index, pending, work, bytes: cost });
+                        let task = Task { queue: index, pending, work, bytes: cost };
+                        aside.hand_out(Box::new(task));
                     }
                     Served::Later
                 }
                 Answer::Done(chain) if is_slow || left == 0 => Served::Last(chain),
                 Answer::Done(chain) => Served::Done(chain),
             }
-        })
+        });
+        self.aside.iter_mut().for_each(Aside::go);
+        outcome
     }
 
-    /// Gives a request that was served aside back to the driver.
+    /// Gives a request that was served aside back to the driver, which is to be [told](tell).
     fn finish(&mut self, finished: Finished, session: &mut Session) -> Result<(), QueueFault> {
-        let Finished { queue, chain, kind, outcome, .. } = finished;
+        let Finished { queue, chain, operation, outcome, .. } = finished;
         if let Err(error) = outcome {
-            self.troubles.note(self.disk.path(), kind.name(), &error);
+            self.troubles.note(self.disk.path(), operation.name(), &error);
         }
         match session.queues.get_mut(usize::from(queue)) {
-            Some(Some(queue)) => queue.complete(&session.interrupt, chain),
+            Some(Some(queue)) => queue.add_used(chain),
             _ => Ok(()),
         }
     }
+}
+
+/// Tells the driver of all requests that were given back: one interrupt for a queue, however many they are.
+fn tell(session: &mut Session) -> Result<(), QueueFault> {
+    session.queues.iter_mut().flatten().try_for_each(|queue| queue.signal(&session.interrupt))
 }
 
 impl Device for Block {
@@ -269,6 +281,7 @@ impl Device for Block {
             // A ring that is corrupt stays so, and is found to be when it is used again.
             let _ = self.finish(finished, &mut session);
         }
+        let _ = tell(&mut session);
         Some(session)
     }
 
@@ -293,6 +306,7 @@ impl Device for Block {
         while let Some(finished) = self.aside.as_mut().and_then(Aside::next) {
             outcome = outcome.and(self.finish(finished, &mut session));
         }
+        outcome = outcome.and(tell(&mut session));
         self.session = Some(session);
         outcome?;
         // What was put back meanwhile.

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 
-use super::aside::{self, Work};
 use super::disk::{Disk, SECTOR};
+use super::task::{Operation, Work};
 use super::transfer::Payload;
 use super::trouble::Troubles;
 use super::wire::{HEADER, RANGE, Range, Request, Status};
@@ -36,7 +36,7 @@ impl Backend<'_> {
         let status = match request {
             Request::Read { sector } => return self.read(&mut payload, sector),
             Request::Flush => match self.disk.to_sync().filter(|_| self.has_helpers && self.lasts()) {
-                Some(file) => return Err(Work { file, kind: aside::Kind::Flush }),
+                Some(file) => return Err(Work { file, operation: Operation::Flush }),
                 None => self.flush(),
             },
             Request::Write { sector } => self.writing(|backend| backend.write(&mut payload, sector)),
@@ -51,7 +51,7 @@ impl Backend<'_> {
     fn read(&mut self, payload: &mut Payload<'_>, sector: u64) -> Result<Status, Work> {
         let Some(offset) = self.range(sector, payload.writer.remaining()) else { return Ok(Status::IoError) };
         match payload.read_from(self.disk, offset, self.has_helpers) {
-            Ok(Some(file)) => Err(Work { file, kind: aside::Kind::Read { offset } }),
+            Ok(Some(file)) => Err(Work { file, operation: Operation::Read { offset } }),
             Ok(None) => Ok(Status::Ok),
             Err(error) => Ok(self.status("reading", Err(error))),
         }

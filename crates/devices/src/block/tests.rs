@@ -1,6 +1,6 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -344,28 +344,9 @@ fn every_queue_is_served() {
 }
 
 #[test]
-fn what_fails_on_the_host_is_an_error_for_the_guest_and_told_once() {
-    let bench = bench();
-    drop(bench.driver);
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let lines = Arc::clone(&told);
-    let warnings = Warnings::new(move |line| lines.lock().unwrap().push(line.to_owned()));
-    let disk = Disk::open(&bench.path, false, None).unwrap();
-    let mut driver = Driver::new(
-        Block::new(disk, Options::default()).help(Arc::new(Threads::default())).unwrap().warn(warnings),
-    );
-    driver.start(FEATURES).unwrap();
-    std::fs::File::options().write(true).open(&bench.path).unwrap().set_len(512).unwrap();
-    for _ in 0..3 {
-        assert_eq!(ask(&mut driver, &[&header(0, 8)], &[512, 1]).0, IOERR);
-        assert_eq!(ask(&mut driver, &[&header(4, 0)], &[1]).0, IOERR);
-    }
-    assert_eq!(ask(&mut driver, &[&header(0, SECTORS)], &[512, 1]).0, IOERR, "off the disk: its own fault");
-    assert_eq!(ask(&mut driver, &[&header(0, 0)], &[512, 1]), (OK, pattern(0, 512)));
-    let told = told.lock().unwrap();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("disk.img: reading failed") && told[0].contains("cut short"), "{told:?}");
-    assert!(told[1].contains("flushing failed"), "{told:?}");
+fn what_is_done_aside_is_as_if_it_were_not() {
+    let folder = tempfile::tempdir().unwrap();
+    testing::aside_conformance(folder.path(), &|| Arc::new(Threads::default()));
 }
 
 /// A disk whose last sector is not whole in its file: one cannot know of it without waiting that there is no more.
@@ -407,35 +388,6 @@ fn what_waits_for_storage_is_done_aside_and_all_at_once() {
     bench.driver.notify(0).unwrap();
     assert_eq!(bench.driver.used(0)[0].data[..512], pattern(0, 512));
     assert_eq!(threads.0.load(Ordering::Relaxed), 51);
-}
-
-#[test]
-fn a_pause_waits_for_what_is_done_aside() {
-    let (mut bench, _) = ragged();
-    for _ in 0..20 {
-        for _ in 0..10 {
-            bench.driver.add(0, &[&header(0, SECTORS - 1)], &[512, 1]);
-        }
-        bench.driver.device_mut().queue_ready(0).unwrap();
-        bench.driver.pause();
-        let used = bench.driver.used(0);
-        assert_eq!(used.len(), 10);
-        assert!(used.iter().all(|used| used.data[..512] == last_sector() && used.data[512] == OK));
-        // Whatever news there was is of the past.
-        bench.driver.source_ready(ASIDE).unwrap();
-        bench.driver.resume().unwrap();
-    }
-}
-
-#[test]
-fn a_disk_that_goes_away_leaves_no_lock_behind() {
-    let (mut bench, _) = ragged();
-    for _ in 0..10 {
-        bench.driver.add(0, &[&header(0, SECTORS - 1)], &[512, 1]);
-    }
-    bench.driver.device_mut().queue_ready(0).unwrap();
-    drop(bench.driver);
-    Disk::open(&bench.path, false, None).unwrap();
 }
 
 #[test]

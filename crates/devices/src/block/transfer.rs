@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use snowboot_virtio::{DescriptorChain, Reader, Writer};
+use snowboot_virtio::{DescriptorChain, GuestSlice, Reader, Writer};
 
 use super::disk::{Disk, read_file};
 use super::file::ImageFile;
@@ -29,6 +29,21 @@ impl Pending {
     /// What it carries.
     pub(super) fn payload(&mut self) -> Payload<'_> {
         Payload { reader: &mut self.chain.reader, writer: &mut self.chain.writer }
+    }
+
+    /// All of the room for data.
+    pub(super) fn room(&self) -> impl Iterator<Item = GuestSlice<'_>> {
+        self.chain.writer.slices(self.expected())
+    }
+
+    /// How much room there is, in bytes.
+    pub(super) fn expected(&self) -> usize {
+        self.chain.writer.remaining()
+    }
+
+    /// Counts all of the room as written.
+    pub(super) fn filled(&mut self) {
+        self.chain.writer.advance(self.chain.writer.remaining());
     }
 
     /// Writes the status.
