@@ -9,7 +9,7 @@ use snowboot_config::{DiskConfig, Manifest, ValueError};
 const LINE: usize = 100;
 
 /// The options, as help shows them.
-const OPTIONS: [&str; 11] = [
+const OPTIONS: [&str; 12] = [
     "read-only",
     "format=raw|qcow2",
     "snapshot",
@@ -21,6 +21,7 @@ const OPTIONS: [&str; 11] = [
     "label=TEXT",
     "serial=TEXT",
     "flush=always|never",
+    "engine=io-uring|threads",
 ];
 
 /// The options, on lines of their own for the end of a help.
@@ -72,6 +73,7 @@ fn apply(disk: &mut DiskConfig, option: &str) -> Result<(), String> {
         ("backing-format", word) => disk.backing_format = Some(parsed(word)?),
         ("filesystem", word) => disk.filesystem = Some(parsed(word)?),
         ("flush", word) => disk.flush = Some(parsed(word)?),
+        ("engine", word) => disk.engine = Some(parsed(word)?),
         (other, _) => return Err(unknown(other)),
     }
     Ok(())
@@ -119,6 +121,8 @@ pub(crate) fn split(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use snowboot_config::DiskEngine;
+
     use super::*;
 
     #[test]
@@ -143,6 +147,7 @@ mod tests {
         let disk = parse(",create=64,memory,filesystem=ext4,label=nixos").unwrap();
         assert_eq!((disk.path, disk.create_mib, disk.memory), (None, Some(64), true));
         assert!(parse("x,snapshot").unwrap().snapshot);
+        assert_eq!(parse("x,engine=threads").unwrap().engine, Some(DiskEngine::Threads));
         assert!(help().contains("flush=always|never"));
     }
 

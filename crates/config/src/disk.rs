@@ -44,6 +44,9 @@ pub struct DiskConfig {
     /// What a flush of the guest does; without it `never` in tests and `always` elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flush: Option<FlushPolicy>,
+    /// Who reads and flushes a raw image where that has to wait for the host's storage; without it the host's ring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<DiskEngine>,
 }
 
 /// A value that is one of some words.
@@ -107,6 +110,16 @@ words! {
         Always = "always",
         /// What was written is with the host's kernel: it outlives the guest and the VMM, but not the host.
         Never = "never",
+    }
+}
+
+words! {
+    /// Who reads and flushes a raw image where that has to wait for the host's storage.
+    DiskEngine, "an engine of disks", {
+        /// The host's kernel (`io_uring(7)`), and threads where it has none for us.
+        IoUring = "io-uring",
+        /// Threads of the VMM.
+        Threads = "threads",
     }
 }
 
@@ -310,5 +323,8 @@ mod tests {
         assert_eq!(serde_json::to_value(FileSystem::Ext4).unwrap(), FileSystem::Ext4.name());
         let error = "sometimes".parse::<FlushPolicy>().unwrap_err();
         assert_eq!(error.0, "`sometimes` is not a flush policy: choose one of always, never");
+        assert_eq!("threads".parse(), Ok(DiskEngine::Threads));
+        let error = "aio".parse::<DiskEngine>().unwrap_err();
+        assert_eq!(error.0, "`aio` is not an engine of disks: choose one of io-uring, threads");
     }
 }

@@ -20,7 +20,7 @@ mod user_network;
 mod values;
 mod vhost_user;
 
-pub use disk::{DiskConfig, FileSystem, FlushPolicy, ImageFormat};
+pub use disk::{DiskConfig, DiskEngine, FileSystem, FlushPolicy, ImageFormat};
 pub use machine::{BootConfig, MachineConfig, NicConfig, PmemConfig};
 pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
 pub use network::{NamedNetworks, NetworkConfig, interface_name, vlan_address, vlan_name};

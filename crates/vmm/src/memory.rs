@@ -5,6 +5,8 @@
 //! other processes serve (vhost-user) has a memfd all the same, which those map.
 #![expect(unsafe_code, reason = "guest memory is raw memory: it is mapped, and unmapped with its last user")]
 
+mod ring;
+
 use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -22,6 +24,8 @@ use vm_memory::{Bytes, FileOffset, GuestMemoryBackend, GuestRegionMmap};
 
 use crate::Error;
 use crate::arch::layout;
+
+pub(crate) use self::ring::Ring;
 
 /// A huge page of x86, in bytes.
 const HUGE_PAGE: usize = 2 << 20;

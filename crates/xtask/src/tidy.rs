@@ -13,6 +13,7 @@ const LINES_MAX: usize = 500;
 const OWNERS: &[(&str, &[&str])] = &[
     ("kvm_ioctls::", &["crates/vmm/src/kvm.rs", "crates/vmm/src/error.rs", "crates/xtask"]),
     ("kvm_bindings::", &["crates/vmm"]),
+    ("io_uring::", &["crates/vmm/src/memory/ring.rs"]),
     ("pyo3::", &["crates/python"]),
     ("smoltcp::", &["crates/network"]),
     (

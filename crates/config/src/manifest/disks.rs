@@ -21,6 +21,7 @@ const DISK_KEYS: &[&str] = &[
     "filesystem",
     "label",
     "flush",
+    "engine",
 ];
 const EMPTY_DISK_KEYS: &[&str] = &["size-mib", "serial", "memory", "filesystem", "label"];
 
@@ -49,6 +50,7 @@ fn disk(node: &Node, of: &str, folder: &Path) -> Result<DiskConfig, Fault> {
         filesystem: word(&table, "filesystem")?,
         label: table.text("label")?.map(str::to_owned),
         flush: word(&table, "flush")?,
+        engine: word(&table, "engine")?,
     };
     checked(&table, config)
 }

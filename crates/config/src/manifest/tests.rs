@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BootProfile, MemorySize, ShareCache};
+use crate::{BootProfile, DiskEngine, MemorySize, ShareCache};
 
 const GOOD: &str = r#"
 name = "ping"
@@ -64,10 +64,11 @@ fn a_manifest_has_defaults_and_paths_from_its_folder() {
 fn empty_disks_come_after_the_others_in_their_order() {
     let text = "name = 't'\ntest-script = ''\n[machines.m]\nkernel = 'k'\n\
                 empty-disks = [512, { size-mib = 64, serial = 'log', memory = true }]\n\
-                disks = [{ path = 'root.qcow2', format = 'qcow2', backing-file = 'base.img' }]\n";
+                disks = [{ path = 'root.qcow2', format = 'qcow2', backing-file = 'base.img', engine = 'threads' }]\n";
     let manifest = toml(text).unwrap();
     let [root, first, second] = manifest.machines["m"].disks.as_slice() else { panic!("{manifest:?}") };
     assert_eq!(root.backing_file.as_deref(), Some(Path::new("folder/base.img")));
+    assert_eq!(root.engine, Some(DiskEngine::Threads));
     assert_eq!(*first, DiskConfig::temporary(512));
     let serial = Some("log".to_owned());
     assert_eq!(*second, DiskConfig { serial, memory: true, ..DiskConfig::temporary(64) });

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use snowboot_config::{DiskConfig, FileSystem, FlushPolicy, ImageFormat, MachineConfig};
+use snowboot_config::{DiskConfig, DiskEngine, FileSystem, FlushPolicy, ImageFormat, MachineConfig};
 use snowboot_devices::block::{Block, Changes, Disk, DiskError, Format, Options, SerialNumber};
 use snowboot_devices::warnings::Warnings;
 
@@ -55,7 +55,8 @@ pub(super) fn attach(
             ..Options::default()
         };
         let opened = Opener { config: disk, machine: &config.name, index, temporary }.open()?;
-        let helpers = Arc::new(Pool::new(format!("help{index}:{}", config.name)));
+        let engine = disk.engine.unwrap_or(DiskEngine::IoUring);
+        let helpers = Arc::new(Pool::new(format!("help{index}:{}", config.name), engine));
         let device = Block::new(opened, options).warn(warnings.clone());
         let device = device.help(helpers).map_err(Error::host("set up a disk"))?;
         platform.add_virtio(Box::new(device), Pace::Slow)?;

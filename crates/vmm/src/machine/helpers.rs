@@ -1,21 +1,27 @@
-//! Threads for what a device need not wait for itself.
+//! Who does what a device need not wait for itself: the host's ring, and threads.
 //!
 //! Owned by one device. They come with the need, so a disk whose image is in the host's memory has none, and end with it.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use snowboot_devices::block::{Chore, Helpers};
+use snowboot_config::DiskEngine;
+use snowboot_devices::block::{self, Chore, Helpers};
+
+use crate::memory::Ring;
 
 /// The most threads of a disk: that many reads at once keep most storage busy.
 const MOST: usize = 16;
 
-/// The threads of one device.
+/// The threads of one device, and its ring if it wants one.
 #[derive(Debug)]
 pub(super) struct Pool {
     /// Linux shows the first 15 bytes.
     name: String,
+    engine: DiskEngine,
     state: Mutex<State>,
     waiting: Arc<Mutex<Receiver<Chore>>>,
     /// Chores that are not done.
@@ -30,10 +36,10 @@ struct State {
 }
 
 impl Pool {
-    pub(super) fn new(name: String) -> Self {
+    pub(super) fn new(name: String, engine: DiskEngine) -> Self {
         let (chores, waiting) = mpsc::channel();
         let state = Mutex::new(State { chores: Some(chores), threads: Vec::new() });
-        Self { name, state, waiting: Arc::new(Mutex::new(waiting)), open: Arc::default() }
+        Self { name, engine, state, waiting: Arc::new(Mutex::new(waiting)), open: Arc::default() }
     }
 
     fn add_thread(&self, state: &mut State) {
@@ -73,6 +79,20 @@ impl Helpers for Pool {
             *open = open.saturating_sub(1);
         }
     }
+
+    fn ring(&self, entries: u32, news: BorrowedFd<'_>) -> io::Result<Box<dyn block::Ring>> {
+        let ring = match self.engine {
+            DiskEngine::IoUring => Ring::open(entries, news),
+            DiskEngine::Threads => Err(io::Error::new(io::ErrorKind::Unsupported, "it is not wanted")),
+        };
+        match &ring {
+            Ok(_) => tracing::debug!(helpers = self.name, "io_uring serves what a disk would wait for"),
+            Err(why) => {
+                tracing::debug!(helpers = self.name, %why, "threads serve what a disk would wait for, not io_uring")
+            }
+        }
+        Ok(Box::new(ring?))
+    }
 }
 
 impl Drop for Pool {
@@ -93,14 +113,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::sync::{Barrier, mpsc};
     use std::time::Duration;
+
+    use snowboot_devices::block::testing::aside_conformance;
 
     use super::*;
 
     #[test]
     fn chores_are_done_beside_one_another_up_to_a_number() {
-        let pool = Pool::new("help:test".to_owned());
+        let pool = Pool::new("help:test".to_owned(), DiskEngine::Threads);
         let all = Arc::new(Barrier::new(MOST));
         let (done, finished) = mpsc::channel();
         for _ in 0..2 * MOST {
@@ -118,8 +141,18 @@ mod tests {
     }
 
     #[test]
+    fn disks_are_served_by_either_engine() {
+        for engine in [DiskEngine::IoUring, DiskEngine::Threads] {
+            let folder = tempfile::tempdir().unwrap();
+            aside_conformance(folder.path(), &|| Arc::new(Pool::new("help:test".to_owned(), engine)));
+        }
+        let pool = Pool::new("help:test".to_owned(), DiskEngine::Threads);
+        assert!(pool.ring(1, io::stdin().as_fd()).is_err(), "a ring that is not wanted");
+    }
+
+    #[test]
     fn one_after_another_needs_one_thread_and_the_end_waits_for_the_last() {
-        let pool = Pool::new("help:test".to_owned());
+        let pool = Pool::new("help:test".to_owned(), DiskEngine::Threads);
         let count = Arc::new(Mutex::new(0));
         for _ in 0..20 {
             let counted = Arc::clone(&count);
