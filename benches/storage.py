@@ -25,6 +25,10 @@ STUCK = 120
 SOME_MISSING = 3
 
 
+# Lets go of what files the host has in memory.
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+
+
 def cpu_seconds(processes):
     return sum(time.clock_gettime((~it.pid << 3) | 2) for it in processes)
 
@@ -32,8 +36,8 @@ def cpu_seconds(processes):
 class Vmm:
     """One VMM with one way to give the guest its disk or its folder."""
 
-    def __init__(self, name, command, mount="", beside=None):
-        self.name, self.command, self.mount, self.beside = name, command, mount, beside
+    def __init__(self, name, command, mount="", beside=None, is_cold=False):
+        self.name, self.command, self.mount, self.beside, self.is_cold = name, command, mount, beside, is_cold
 
 
 def run(vmm, job, log):
@@ -46,7 +50,8 @@ def run(vmm, job, log):
         while not Path(vmm.beside[1]).exists():
             assert beside.poll() is None, f"{vmm.beside[0]} has ended"
             time.sleep(0.05)
-    command = [word.replace("JOB", f"bench.job={job} bench.mount={vmm.mount.replace(' ', '+')}") for word in vmm.command]
+    guest_job = "disk" if vmm.is_cold else job
+    command = [word.replace("JOB", f"bench.job={guest_job} bench.mount={vmm.mount.replace(' ', '+')}") for word in vmm.command]
     log.write(f"\n$ {command}\n")
     log.flush()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
@@ -61,6 +66,9 @@ def run(vmm, job, log):
             log.flush()
             match text.split():
                 case ["MARK", "begin", part]:
+                    if vmm.is_cold:
+                        # The guest waits for a while yet.
+                        DROP_CACHES.write_text("1")
                     begun[part] = cpu_seconds(processes)
                 case ["MARK", "end", part]:
                     spent[part] = cpu_seconds(processes) - begun[part]
@@ -121,6 +129,12 @@ def vmms(args, work):
 
         command = [args.firecracker, "--no-api", "--enable-pci", "--config-file", str(fill("disk"))]
         disks.append(Vmm(f"firecracker {engine.lower()}", command))
+    # The same requests of an image that is not in the host's memory, on a file system of a disk.
+    cold = args.cold / "cold.img"
+    by_engine = [
+        Vmm(f"snowboot {engine}", [*snowboot, "--disk", f"{cold},format=raw,read-only,engine={engine}"], is_cold=True)
+        for engine in ["io-uring", "threads"]
+    ]
     shares = [
         Vmm(f"snowboot {cache}", [*snowboot, "--share", f"s={folder},cache={cache}"], "virtiofs -o ro s")
         for cache in ["always", "auto"]
@@ -134,7 +148,7 @@ def vmms(args, work):
     device = ["-fsdev", f"local,id=f,path={folder},security_model=none,readonly=on", "-device", "virtio-9p-pci,fsdev=f,mount_tag=s"]
     shares.append(Vmm("qemu 9p", [*qemu, *device], options))
     shares.append(Vmm("qemu 9p 16k", [*qemu, *device], options.replace("512000", "16384")))
-    return {"disk": disks, "read": shares, "walk": shares}
+    return {"disk": disks, "cold": by_engine, "read": shares, "walk": shares}
 
 
 def main():
@@ -145,6 +159,7 @@ def main():
     parser.add_argument("--virtiofsd", default="/usr/lib/qemu/virtiofsd")
     parser.add_argument("--jobs", default="disk,read,walk")
     parser.add_argument("--only", default="", help="only VMMs whose name has this in it")
+    parser.add_argument("--cold", default="/var/tmp", type=Path, help="a folder on a disk, for images that are not in memory")
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     work = Path(args.work)
@@ -157,7 +172,12 @@ def main():
             setattr(args, name, str(place))
     jobs = args.jobs.split(",")
     (work / "disk.img").write_bytes(os.urandom(1 << 20) * DISK_MIB if "disk" in jobs else b"")
-    if jobs != ["disk"]:
+    if "cold" in jobs and not os.access(DROP_CACHES, os.W_OK):
+        sys.exit(f"storage.py: the job cold makes the host forget what files it has in memory, by {DROP_CACHES}: run it as root")
+    if "cold" in jobs:
+        (args.cold / "cold.img").write_bytes(os.urandom(1 << 20) * DISK_MIB)
+        os.sync()
+    if {"read", "walk"} & set(jobs):
         shared_folder(work / "folder")
     figures, all_ended = [], True
     with open(args.json + ".log", "w") as log:
