@@ -6,17 +6,18 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
-use snowboot_config::{InterfaceName, UplinkKind, VxlanConfig};
+use snowboot_config::{InterfaceName, UplinkKind, UserNetworkConfig, VxlanConfig};
 use snowboot_network::Switch;
 use snowboot_uplink::{Uplink, port_name};
 
 use crate::disk::split;
-use crate::{exit, say};
+use crate::{exit, net, say};
 
 const HELP: &str = "\
 Examples:
   snowboot switch --vhost-user /run/user/1000/net.sock --tap tap0
   snowboot switch --vhost-user net.sock --vxlan vni=42,local=192.0.2.1,peer=192.0.2.2
+  snowboot switch --vhost-user a.sock --vhost-user b.sock --user-network=hostfwd=tcp::8080-10.0.2.15:80
 
 It runs until a signal ends it. A machine of QEMU's is plugged into net.sock by
   -object memory-backend-memfd,id=m,size=1G,share=on -machine memory-backend=m
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// A socket to listen at, that a machine of another VMM plugs its network card into
     #[arg(long, value_name = "SOCKET")]
     vhost_user: Vec<PathBuf>,
+    /// A gateway to the host that all of them share, with DHCP and a resolver: 10.0.2.0/24
+    #[arg(long, value_name = net::SHARED, value_parser = net::parse_options, num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    user_network: Option<UserNetworkConfig>,
     /// Say at the end what went through
     #[arg(long)]
     stats: bool,
@@ -54,6 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .chain(args.vde.iter().cloned().map(UplinkKind::Vde))
         .chain(args.vxlan.iter().cloned().map(UplinkKind::Vxlan))
         .chain(args.vhost_user.iter().cloned().map(UplinkKind::VhostUser))
+        .chain(args.user_network.iter().cloned().map(UplinkKind::UserNetwork))
         .collect();
     let count = uplinks.len();
     ensure!(count > 1, "A switch with {count} uplinks joins nothing: give two of them, or more");

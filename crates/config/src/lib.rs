@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod disk;
+mod forward;
 mod machine;
 mod manifest;
 mod network;
@@ -21,6 +22,7 @@ mod values;
 mod vhost_user;
 
 pub use disk::{DiskConfig, DiskEngine, FileSystem, FlushPolicy, ImageFormat};
+pub use forward::{ForwardFrom, ForwardProtocol, PortForward, SocketForward};
 pub use machine::{BootConfig, MachineConfig, NicConfig, PmemConfig};
 pub use manifest::{Manifest, ManifestError, NodeConfig, Script, variable_name};
 pub use network::{NamedNetworks, NetworkConfig, interface_name, vlan_address, vlan_name};
@@ -28,9 +30,10 @@ pub use profile::BootProfile;
 pub use share::{ShareCache, ShareConfig, ShareProtocol};
 pub use store::{StoreConfig, StoreDevice, StoreSource};
 pub use topology::{
-    Card, HostEnd, Member, Topology, TopologyForward, TopologyMachine, TopologyNetwork, TopologyUserNetwork,
+    Card, HostEnd, Member, Topology, TopologyForward, TopologyLease, TopologyMachine, TopologyNetwork,
+    TopologyUserNetwork,
 };
 pub use uplinks::{InterfaceName, UplinkConfig, UplinkKind, VxlanConfig};
-pub use user_network::{ForwardFrom, ForwardProtocol, PortForward, SocketForward, UserNetworkConfig};
+pub use user_network::UserNetworkConfig;
 pub use values::{MacAddress, MemorySize, ValueError, VcpuCount};
 pub use vhost_user::{VhostUserConfig, VhostUserDevice};

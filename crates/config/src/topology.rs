@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::Serialize;
 
 use crate::{
     ForwardFrom, ForwardProtocol, MacAddress, Manifest, NamedNetworks, NodeConfig, PortForward,
-    SocketForward, UplinkConfig, UserNetworkConfig, interface_name, vlan_address, vlan_name,
+    SocketForward, UplinkConfig, UplinkKind, UserNetworkConfig, interface_name, vlan_address, vlan_name,
 };
 
 /// The machines of a test with their network cards, and the networks between them. It is a part of reports, which
@@ -47,7 +47,7 @@ pub struct Card {
     pub address: Ipv4Addr,
 }
 
-/// A machine's own way to the host.
+/// A way to the host: a machine's own, or that of all machines of a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopologyUserNetwork {
     /// Whether the guest gets no further than the gateway and what is forwarded.
@@ -56,6 +56,18 @@ pub struct TopologyUserNetwork {
     pub dns: Option<SocketAddr>,
     /// Ports that lead from one side to the other, as the manifest has them.
     pub forwards: Vec<TopologyForward>,
+    /// Where machines share it: the addresses that they have by DHCP.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<TopologyLease>,
+}
+
+/// What DHCP gives to a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TopologyLease {
+    /// The machine.
+    pub machine: String,
+    /// Its address.
+    pub address: Ipv4Addr,
 }
 
 /// A port that leads to the other side.
@@ -68,7 +80,7 @@ pub struct TopologyForward {
     /// The host's end.
     pub host: HostEnd,
     /// The guest's end.
-    pub guest: SocketAddrV4,
+    pub guest: SocketAddr,
 }
 
 /// The end of a forward that is on the host.
@@ -103,6 +115,8 @@ pub struct TopologyNetwork {
     pub members: Vec<Member>,
     /// Where else it leads.
     pub uplinks: Vec<String>,
+    /// What its machines share as their way to the host; it is one of the uplinks.
+    pub user_network: Option<TopologyUserNetwork>,
 }
 
 /// A card by its place in a network.
@@ -144,6 +158,10 @@ impl Topology {
         for UplinkConfig { network, leads_to } in uplinks {
             let network = networks.entry(*network).or_insert_with(|| TopologyNetwork::unnamed(*network));
             network.uplinks.push(leads_to.to_string());
+            if let UplinkKind::UserNetwork(config) = leads_to {
+                let user_network = TopologyUserNetwork::new(config);
+                network.user_network = Some(user_network.shared_by(&network.members, &machines));
+            }
         }
         Self { machines, networks: networks.into_values().collect() }
     }
@@ -151,7 +169,7 @@ impl Topology {
 
 impl TopologyNetwork {
     fn new(name: String, vlan: u8, description: Option<String>) -> Self {
-        Self { name, vlan, description, members: Vec::new(), uplinks: Vec::new() }
+        Self { name, vlan, description, members: Vec::new(), uplinks: Vec::new(), user_network: None }
     }
 
     fn unnamed(vlan: u8) -> Self {
@@ -209,7 +227,18 @@ impl TopologyUserNetwork {
             restrict: config.restrict,
             dns: config.dns,
             forwards: config.forward_ports.iter().map(forward).chain(sockets).collect(),
+            leases: Vec::new(),
         }
+    }
+
+    fn shared_by(mut self, members: &[Member], machines: &[TopologyMachine]) -> Self {
+        let lease = |member: &Member| {
+            let machine = machines.iter().find(|machine| machine.name == member.machine)?;
+            let address = UserNetworkConfig::shared_address(machine.number)?;
+            Some(TopologyLease { machine: machine.name.clone(), address })
+        };
+        self.leases = members.iter().filter_map(lease).collect();
+        self
     }
 }
 
@@ -283,8 +312,28 @@ mod tests {
                 "description": "all of them",
                 "members": [{ "machine": "a", "interface": "eth1" }],
                 "uplinks": ["TAP interface tap0"],
+                "user_network": null,
             }],
         });
         assert_eq!(serde_json::to_value(&found).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_network_may_have_the_way_to_the_host() {
+        let found = topology(
+            "[networks.lan]\nvlan = 3\nuser-network = { restrict = true, forward-ports = [{ guest = 'b', guest-port = 80 }] }\n\
+             [machines.a]\nkernel = 'k'\nvlans = ['lan']\n[machines.b]\nkernel = 'k'\nvlans = [3]\n\
+             [machines.z]\nkernel = 'k'\nnumber = 250\nvlans = [3]",
+        );
+        let expected = json!({
+            "restrict": true,
+            "dns": null,
+            "forwards": [{ "from": "host", "protocol": "tcp", "host": "127.0.0.1:0", "guest": "10.0.2.16:80" }],
+            "leases": [{ "machine": "a", "address": "10.0.2.15" }, { "machine": "b", "address": "10.0.2.16" }],
+        });
+        let lan = &found.networks[0];
+        assert_eq!(serde_json::to_value(&lan.user_network).unwrap(), expected);
+        assert_eq!(lan.uplinks, ["user network, restricted"]);
+        assert!(found.machines.iter().all(|machine| machine.user_network.is_none()));
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ValueError;
+use crate::{UserNetworkConfig, ValueError};
 
 /// A port of a network that leads to elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub enum UplinkKind {
     Vxlan(VxlanConfig),
     /// A socket that machines of other VMMs plug their network cards into.
     VhostUser(PathBuf),
+    /// A gateway to the host that the machines of the network share.
+    UserNetwork(UserNetworkConfig),
 }
 
 impl fmt::Display for UplinkKind {
@@ -43,6 +45,8 @@ impl fmt::Display for UplinkKind {
                 let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
                 write!(f, "VXLAN {} with {}", config.vni, peers.join(", "))
             }
+            Self::UserNetwork(config) if config.restrict => f.write_str("user network, restricted"),
+            Self::UserNetwork(_) => f.write_str("user network"),
             Self::VhostUser(socket) => write!(f, "vhost-user socket {}", socket.display()),
         }
     }

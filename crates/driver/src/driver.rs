@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::{Event, Level, RunError};
 use crate::folders::Folders;
 use crate::log::{Block, Logger};
-use crate::machine::{MachineHandle, RunParts};
+use crate::machine::{MachineHandle, RunParts, uplinks_in_run};
 use crate::memory::{self, MemoryUse};
 use crate::networks::{Networks, Vlan};
 use crate::options::Options;
@@ -65,8 +65,9 @@ impl Driver {
         let launcher = options.launcher;
         let networks = launcher.networks();
         networks.set_names(&manifest.networks);
+        let uplinks = uplinks_in_run(&manifest.uplinks, &folders)?;
         launcher
-            .open_uplinks(&manifest.uplinks)
+            .open_uplinks(&uplinks)
             .map_err(|error| Error::setup_because("the networks' uplinks", error))?;
         let run = RunParts {
             launcher: launcher.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ pub struct KvmLauncher {
     workshop: Workshop,
     networks: Networks,
     user_networks: Mutex<BTreeMap<String, (UserNetworkConfig, Weak<UserNetwork>)>>,
+    /// Those that the machines of a VLAN share.
+    shared_networks: Mutex<BTreeMap<u8, Weak<UserNetwork>>>,
 }
 
 impl KvmLauncher {
@@ -49,6 +51,7 @@ impl KvmLauncher {
             workshop: Workshop::new(kvm_device),
             networks: Networks::default(),
             user_networks: Mutex::default(),
+            shared_networks: Mutex::default(),
         }
     }
 
@@ -63,6 +66,16 @@ impl KvmLauncher {
         let network = Arc::new(UserNetwork::start(name, config)?);
         networks.insert(name.to_owned(), (config.clone(), Arc::downgrade(&network)));
         Ok(network)
+    }
+
+    /// Where ports of the host's lead to a machine from: its own user network, or the first that it shares.
+    fn way_in(&self, number: u8, node: &NodeConfig, own: Option<Arc<UserNetwork>>) -> WayIn {
+        let shared = || {
+            let networks = lock(&self.shared_networks);
+            let network = node.vlans.iter().find_map(|vlan| networks.get(vlan)).cloned()?;
+            Some(WayIn::Shared(network, UserNetworkConfig::shared_address(number)))
+        };
+        own.map(WayIn::Own).or_else(shared).unwrap_or(WayIn::None)
     }
 }
 
@@ -101,7 +114,8 @@ impl Launcher for KvmLauncher {
         })?;
         let times = tell_times(machine.timeline().clone(), shell_output);
         let (shell, files) = (Arc::new(HostChannel(host)), Arc::new(HostChannel(files)));
-        Ok(Launched { vm: Arc::new(KvmVm { machine, network }), shell, files, times })
+        let way_in = self.way_in(number, node, network);
+        Ok(Launched { vm: Arc::new(KvmVm { machine, way_in }), shell, files, times })
     }
 
     fn networks(&self) -> Networks {
@@ -111,7 +125,11 @@ impl Launcher for KvmLauncher {
     fn open_uplinks(&self, uplinks: &[UplinkConfig]) -> Result<(), BoxError> {
         for UplinkConfig { network, leads_to } in uplinks {
             let port = self.networks.attach(*network, &snowboot_uplink::port_name(leads_to));
-            self.networks.keep(*network, Uplink::open(leads_to, port)?);
+            let uplink = Uplink::open(leads_to, port)?;
+            if let Uplink::UserNetwork(shared) = &uplink {
+                lock(&self.shared_networks).insert(*network, Arc::downgrade(shared));
+            }
+            self.networks.keep(*network, uplink);
         }
         Ok(())
     }
@@ -137,7 +155,36 @@ fn tell_times(timeline: Timeline, shell_output: Arc<OnceLock<Instant>>) -> TellT
 
 struct KvmVm {
     machine: Machine,
-    network: Option<Arc<UserNetwork>>,
+    way_in: WayIn,
+}
+
+/// What a machine's forwards are of.
+enum WayIn {
+    None,
+    Own(Arc<UserNetwork>),
+    /// A network's, which ends with the run, and the machine's address there.
+    Shared(Weak<UserNetwork>, Option<Ipv4Addr>),
+}
+
+impl WayIn {
+    /// The network, and the forward with the machine's own address in the place of none.
+    fn of(&self, mut forward: PortForward) -> Result<(Arc<UserNetwork>, PortForward), BoxError> {
+        match self {
+            Self::None => {
+                Err("it has no user network: give it `user-network`, or one of its networks".into())
+            }
+            Self::Own(network) => Ok((network.clone(), forward)),
+            Self::Shared(network, address) => {
+                if forward.guest.ip() == PortForward::GUEST {
+                    let address =
+                        address.ok_or("it has no address that is known: give the guest's address")?;
+                    forward.guest.set_ip(address.into());
+                }
+                let network = network.upgrade().ok_or("the user network that it shares has ended")?;
+                Ok((network, forward))
+            }
+        }
+    }
 }
 
 impl Vm for KvmVm {
@@ -174,7 +221,7 @@ impl Vm for KvmVm {
     }
 
     fn forward(&self, forward: PortForward) -> Result<SocketAddr, BoxError> {
-        let network = self.network.as_ref().ok_or("it has no user network")?;
+        let (network, forward) = self.way_in.of(forward)?;
         Ok(network.forward(forward)?)
     }
 
@@ -243,6 +290,30 @@ mod tests {
     use snowboot_config::UplinkKind;
 
     use super::*;
+
+    #[test]
+    fn forwards_of_a_machine_lead_to_it_where_it_shares_a_user_network() {
+        let launcher = KvmLauncher::new("/dev/kvm");
+        let uplink =
+            UplinkConfig { network: 3, leads_to: UplinkKind::UserNetwork(UserNetworkConfig::default()) };
+        launcher.open_uplinks(&[uplink]).unwrap();
+        let node = |vlans: &str| {
+            NodeConfig::parse("m", "/m.toml".as_ref(), &format!("kernel = 'k'\nvlans = {vlans}")).unwrap()
+        };
+        let forward = |number, vlans: &str, rule: &str| {
+            let way_in = launcher.way_in(number, &node(vlans), None);
+            way_in.of(rule.parse().unwrap()).map(|(_, forward)| forward.guest.to_string())
+        };
+        assert_eq!(forward(2, "[1, 3]", "tcp::0-:80").unwrap(), "10.0.2.16:80");
+        assert_eq!(forward(250, "[3]", "tcp::0-10.0.2.215:80").unwrap(), "10.0.2.215:80");
+        assert!(
+            forward(250, "[3]", "tcp::0-:80").unwrap_err().to_string().contains("give the guest's address")
+        );
+        assert!(forward(2, "[1]", "tcp::0-:80").unwrap_err().to_string().contains("it has no user network"));
+        let left = launcher.way_in(2, &node("[3]"), None);
+        assert!(launcher.networks.stop().is_empty());
+        assert!(left.of("tcp::0-:80".parse().unwrap()).unwrap_err().to_string().contains("has ended"));
+    }
 
     #[test]
     fn uplinks_are_ports_of_their_networks_until_the_end() {

@@ -19,6 +19,7 @@ use snowboot_config::{NodeConfig, PortForward};
 pub use self::commands::{Execute, Reply};
 pub use self::power::{PowerEvent, PowerEventKind, Start};
 pub use self::shares::find_paths;
+pub(crate) use self::shares::uplinks_in_run;
 
 use crate::console::{ConsoleLog, ConsoleWriter};
 use crate::control::{Control, Turn, lock};

@@ -90,6 +90,14 @@ impl Port {
         frame
     }
 
+    /// By which port of the switch the sender of a frame was heard last, at time `now`, as far as that is known. The number only
+    /// tells whether two senders are behind the same one, whatever addresses they make up.
+    #[must_use]
+    pub fn origin(&self, now: Duration, frame: &Frame) -> Option<u64> {
+        let (_, sender) = Station::of(&frame.bytes)?;
+        self.switch.lock().whence(sender, now).map(|port| port.0)
+    }
+
     /// Whether it is time to call [`Port::receive`]. It may still have nothing, if all that waits cannot be cut as the owner
     /// needs it.
     #[must_use]

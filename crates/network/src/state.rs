@@ -233,6 +233,11 @@ impl State {
         Ok(())
     }
 
+    /// The port behind which a station was seen last.
+    pub(crate) fn whence(&self, station: Station, now: Duration) -> Option<PortId> {
+        self.table.find(station, now, self.limits.ageing)
+    }
+
     fn route(&self, sender: PortId, to: Station, now: Duration) -> Route {
         let known = if to.is_group() { None } else { self.table.find(to, now, self.limits.ageing) };
         match known {

@@ -100,6 +100,12 @@ class Monitor(Scratch):
         machine.connect()
         # The fake has the guest's port free at the host.
         self.assertEqual((machine.forward_port(), machine.forward_port(0, 90)), (8080, 90))
+        by_six = machine.forward_port(0, 91, host_address="::1", guest_address="fec0::15", protocol="udp")
+        self.assertEqual(by_six, 91)
+        with self.assertRaisesRegex(ValueError, "::1 is not in the user network, fec0::/64"):
+            machine.forward_port(guest_address="::1")
+        with self.assertRaisesRegex(TypeError, "needs addresses as texts, got 7"):
+            machine.forward_port(host_address=7)  # type: ignore[arg-type]
         ask = machine.send_monitor_command
         self.assertEqual(ask("hostfwd_add tcp::80-:80"), "hostfwd_add tcp::80-:80\r\n(qemu) ")
         with self.assertRaisesRegex(MachineError, "no forward such as tcp::8080-:80"):

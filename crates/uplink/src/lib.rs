@@ -29,6 +29,8 @@ pub mod vhost_user;
 pub mod vxlan;
 mod wake;
 
+use std::sync::Arc;
+
 use snowboot_config::UplinkKind;
 use snowboot_network::Port;
 
@@ -43,6 +45,8 @@ pub enum Uplink {
     Vxlan(vxlan::Tunnel),
     /// Machines of other VMMs.
     VhostUser(vhost_user::Backend),
+    /// A gateway to the host. Others may add forwards to it as long as it is there.
+    UserNetwork(Arc<gateway::UserNetwork>),
 }
 
 /// An uplink cannot be opened.
@@ -57,11 +61,13 @@ pub enum Error {
     Vxlan(#[from] vxlan::Error),
     /// The socket for front ends.
     VhostUser(#[from] vhost_user::Error),
+    /// The gateway to the host.
+    UserNetwork(#[from] gateway::Error),
 }
 
 impl Uplink {
-    /// Has `port` lead there. For what each kind needs, see [`tap::Tap::open`], [`vde::Plug::connect`], [`vxlan::Tunnel::open`] and
-    /// [`vhost_user::Backend::listen`].
+    /// Has `port` lead there. For what each kind needs, see [`tap::Tap::open`], [`vde::Plug::connect`], [`vxlan::Tunnel::open`],
+    /// [`vhost_user::Backend::listen`] and [`gateway::UserNetwork::share`].
     ///
     /// # Errors
     /// When that cannot be opened: the message names it, and says why and what to do.
@@ -71,6 +77,9 @@ impl Uplink {
             UplinkKind::Vde(switch) => Self::Vde(vde::Plug::connect(switch, "snowboot uplink", port)?),
             UplinkKind::Vxlan(config) => Self::Vxlan(vxlan::Tunnel::open(config, port)?),
             UplinkKind::VhostUser(socket) => Self::VhostUser(vhost_user::Backend::listen(socket, port)?),
+            UplinkKind::UserNetwork(config) => {
+                Self::UserNetwork(Arc::new(gateway::UserNetwork::share(config, port)?))
+            }
         })
     }
 }
@@ -82,6 +91,7 @@ pub fn port_name(leads_to: &UplinkKind) -> String {
         UplinkKind::Tap(interface) => format!("uplink:{interface}"),
         UplinkKind::Vde(switch) => format!("uplink:vde {}", switch.display()),
         UplinkKind::Vxlan(config) => format!("uplink:vxlan {}", config.vni()),
+        UplinkKind::UserNetwork(_) => "uplink:user network".to_owned(),
         UplinkKind::VhostUser(socket) => format!("uplink:vhost-user {}", socket.display()),
     }
 }

@@ -407,7 +407,7 @@ fn a_restricted_guest_reaches_nobody_but_is_reached() {
     assert_eq!(datagrams.recv_from(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
 
     // What it was given it reaches.
-    guest.connected(SocketAddr::V4(forward.guest));
+    guest.connected(forward.guest);
     listener.set_nonblocking(false).unwrap();
     listener.accept().unwrap();
 

@@ -2,7 +2,7 @@
 
 use snowboot_config::{Topology, TopologyMachine, TopologyNetwork};
 
-use super::text::{forward, reach};
+use super::text::{forward, lease, reach};
 
 /// All of it: machines are boxes, networks ellipses, and a card is the line between two of them.
 pub(super) fn write(test: &str, topology: &Topology) -> String {
@@ -28,9 +28,17 @@ fn write_network(text: &mut String, network: &TopologyNetwork) {
     let lines: Vec<&str> = lines.into_iter().flatten().collect();
     let id = network_id(&network.name);
     node(text, &id, "ellipse", &lines);
+    let details = network.user_network.iter().flat_map(|user| {
+        let leases = user.leases.iter().map(lease);
+        std::iter::once(reach(user)).chain(leases).chain(user.forwards.iter().map(forward))
+    });
+    let details: Vec<String> = details.collect();
     for (number, uplink) in network.uplinks.iter().enumerate() {
         let far = format!("uplink {number} of {}", network.name);
-        node(text, &far, "note", &[uplink]);
+        let is_gateway = uplink.starts_with("user network");
+        let more = details.iter().filter(|_| is_gateway).map(String::as_str);
+        let lines: Vec<&str> = std::iter::once(uplink.as_str()).chain(more).collect();
+        node(text, &far, "note", &lines);
         text.push_str(&format!("  {} -- {};\n", quoted(&[&id]), quoted(&[&far])));
     }
 }

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use snowboot_config::{
-    ForwardFrom, HostEnd, Topology, TopologyForward, TopologyMachine, TopologyNetwork, TopologyUserNetwork,
+    ForwardFrom, HostEnd, Topology, TopologyForward, TopologyLease, TopologyMachine, TopologyNetwork,
+    TopologyUserNetwork,
 };
 
 /// Columns that a line may take before the members of a network go on in the next one.
@@ -28,7 +29,10 @@ pub(super) fn write(test: &str, topology: &Topology) -> String {
         let members = topology.networks.iter().flat_map(|network| members(network, topology));
         section(&mut text, ["network", "VLAN", "machines"].map(str::to_owned).to_vec(), members.collect());
     }
-    let user_networks: Rows = topology.machines.iter().flat_map(user_network).collect();
+    let own = topology.machines.iter().map(|machine| (&machine.name, &machine.user_network));
+    let shared = topology.networks.iter().map(|network| (&network.name, &network.user_network));
+    let user_networks = own.chain(shared).filter_map(|(name, network)| Some((name, network.as_ref()?)));
+    let user_networks: Rows = user_networks.flat_map(|(name, network)| user_network(name, network)).collect();
     if !user_networks.is_empty() {
         section(&mut text, [USER_NETWORK, "what it does"].map(str::to_owned).to_vec(), user_networks);
     }
@@ -108,12 +112,18 @@ fn members(network: &TopologyNetwork, topology: &Topology) -> Rows {
     heads.zip(lines).map(|([name, vlan], line)| vec![name, vlan, line]).collect()
 }
 
-/// What is behind a machine's card to the host.
-fn user_network(machine: &TopologyMachine) -> Rows {
-    let Some(network) = &machine.user_network else { return Rows::new() };
-    let lines = std::iter::once(reach(network)).chain(network.forwards.iter().map(forward));
-    let names = std::iter::once(machine.name.clone()).chain(std::iter::repeat(String::new()));
+/// What the way to the host of a machine, or of a network, is like.
+fn user_network(name: &str, network: &TopologyUserNetwork) -> Rows {
+    let lines = std::iter::once(reach(network))
+        .chain(network.leases.iter().map(lease))
+        .chain(network.forwards.iter().map(forward));
+    let names = std::iter::once(name.to_owned()).chain(std::iter::repeat(String::new()));
     names.zip(lines).map(|(name, line)| vec![name, line]).collect()
+}
+
+/// What DHCP gives.
+pub(super) fn lease(lease: &TopologyLease) -> String {
+    format!("{} gets {}", lease.machine, lease.address)
 }
 
 /// How far its guest gets.
@@ -173,6 +183,25 @@ client        restricted to what is forwarded, resolver [::1]:53
 router-1      reaches what the host reaches
 ";
         assert_eq!(write("routed", &topology(ROUTED)), expected);
+    }
+
+    #[test]
+    fn a_way_to_the_host_may_be_a_networks() {
+        let text = "[networks.lan]\nvlan = 3\nuser-network = { forward-ports = [{ guest = 'b', guest-port = 80, host-address = '::1' }] }\n\
+                    [machines.a]\nkernel = 'k'\nvlans = ['lan']\n[machines.b]\nkernel = 'k'\nvlans = ['lan']";
+        let expected = "
+network  VLAN  machines
+lan      3     a (eth1), b (eth1)
+               elsewhere: user network
+
+user network  what it does
+lan           reaches what the host reaches
+              a gets 10.0.2.15
+              b gets 10.0.2.16
+              tcp from host ::1, a free port to guest 10.0.2.16:80
+";
+        let written = write("t", &topology(text));
+        assert!(written.ends_with(expected), "{written}");
     }
 
     #[test]

@@ -26,6 +26,7 @@ use self::names::Names;
 pub use self::names::variable_name;
 use self::table::Table;
 use self::tree::{Entry, Fault, Node, Value};
+use self::user_network::Guests;
 use crate::{
     BootProfile, DiskConfig, MemorySize, NamedNetworks, PmemConfig, ShareConfig, StoreConfig, UplinkConfig,
     UserNetworkConfig, VcpuCount, VhostUserConfig,
@@ -234,16 +235,20 @@ fn read<T>(
 fn manifest(node: &Node, folder: &Path) -> Result<Manifest, Fault> {
     let table = Table::read(node, "", MANIFEST_KEYS)?;
     let networks = networks::read(&table)?;
-    Ok(Manifest {
+    let mut manifest = Manifest {
         name: test_name(&table)?,
         script: script(&table, folder)?,
         global_timeout: table
             .number("global-timeout", 1, Manifest::MAX_TIMEOUT)?
             .unwrap_or(Manifest::DEFAULT_TIMEOUT),
         machines: machines(&table, folder, &networks)?,
-        uplinks: uplinks::read(&table, folder, &networks)?,
+        uplinks: Vec::new(),
         networks,
-    })
+    };
+    let numbered: Vec<_> = manifest.numbered().collect();
+    let uplinks = uplinks::read(&table, folder, &manifest.networks, &numbered)?;
+    manifest.uplinks = uplinks;
+    Ok(manifest)
 }
 
 fn test_name(table: &Table<'_>) -> Result<String, Fault> {
@@ -316,7 +321,7 @@ fn node_config(
         profile: profile(&table)?,
         memory: memory(&table)?,
         vcpus: vcpus(&table)?,
-        user_network: user_network::read(&table, &of, folder)?,
+        user_network: user_network::read(&table, &of, folder, &Guests::One)?,
         vlans: networks::of_machine(&table, networks)?,
         disks: disks::disks(&table, &of, folder)?,
         shares: shares::read(&table, &of, folder)?,

@@ -7,7 +7,8 @@ use super::tree::{Entry, Fault, Node, Value};
 use super::{Manifest, Names};
 use crate::{NamedNetworks, NetworkConfig};
 
-const KEYS: &[&str] = &["vlan", "description"];
+/// The last one is read with the uplinks, when the machines are known.
+pub(super) const KEYS: &[&str] = &["vlan", "description", "user-network"];
 
 /// A network before all numbers are known.
 struct Draft<'a> {

@@ -1,6 +1,7 @@
 //! The user-mode network of a machine.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -8,12 +9,26 @@ use super::table::Table;
 use super::tree::{Fault, Value};
 use crate::{ForwardFrom, PortForward, SocketForward, UserNetworkConfig, ValueError};
 
+/// Whose network it is, and so whom its forwards can lead to.
+#[derive(Debug)]
+pub(super) enum Guests {
+    /// One machine's.
+    One,
+    /// All machines of a network, by name, with what each of them gets by DHCP.
+    Several(BTreeMap<String, Option<Ipv4Addr>>),
+}
+
 const KEYS: &[&str] = &["restrict", "dns", "forward-ports"];
 const FORWARD_KEYS: &[&str] =
-    &["from", "protocol", "host-address", "host-port", "host-socket", "guest-address", "guest-port"];
+    &["from", "protocol", "host-address", "host-port", "host-socket", "guest-address", "guest-port", "guest"];
 
 /// `true`, or a table of what it is to be like. Paths begin at `folder`.
-pub(super) fn read(table: &Table<'_>, of: &str, folder: &Path) -> Result<Option<UserNetworkConfig>, Fault> {
+pub(super) fn read(
+    table: &Table<'_>,
+    of: &str,
+    folder: &Path,
+    guests: &Guests,
+) -> Result<Option<UserNetworkConfig>, Fault> {
     let Some(node) = table.get("user-network") else { return Ok(None) };
     match &node.value {
         Value::Boolean(wanted) => return Ok(wanted.then(UserNetworkConfig::default)),
@@ -36,16 +51,16 @@ pub(super) fn read(table: &Table<'_>, of: &str, folder: &Path) -> Result<Option<
         let table =
             Table::read(node, &format!("forward {number} of the user network of {of}"), FORWARD_KEYS)?;
         match table.text("host-socket")? {
-            None => network.forward_ports.push(port_forward(&table)?),
-            Some(path) => network.forward_sockets.push(socket_forward(&table, path, folder)?),
+            None => network.forward_ports.push(port_forward(&table, guests)?),
+            Some(path) => network.forward_sockets.push(socket_forward(&table, path, folder, guests)?),
         }
     }
     Ok(Some(network))
 }
 
-fn port_forward(table: &Table<'_>) -> Result<PortForward, Fault> {
+fn port_forward(table: &Table<'_>, guests: &Guests) -> Result<PortForward, Fault> {
     let host: IpAddr = address(table, "host-address")?.unwrap_or(Ipv4Addr::LOCALHOST.into());
-    let (from, guest) = guest_end(table)?;
+    let (from, guest) = guest_end(table, guests)?;
     let forward = PortForward {
         from,
         protocol: parsed(table, "protocol")?.unwrap_or_default(),
@@ -56,7 +71,12 @@ fn port_forward(table: &Table<'_>) -> Result<PortForward, Fault> {
 }
 
 /// A path with variables is left for the run to find, as those of shares are.
-fn socket_forward(table: &Table<'_>, path: &str, folder: &Path) -> Result<SocketForward, Fault> {
+fn socket_forward(
+    table: &Table<'_>,
+    path: &str,
+    folder: &Path,
+    guests: &Guests,
+) -> Result<SocketForward, Fault> {
     if let Some(key) =
         ["protocol", "host-address", "host-port"].into_iter().find(|key| table.get(key).is_some())
     {
@@ -64,22 +84,61 @@ fn socket_forward(table: &Table<'_>, path: &str, folder: &Path) -> Result<Socket
             table.wrong(key, "a forward with `host-socket` has none: it carries TCP to or from that socket")
         );
     }
-    let (from, guest) = guest_end(table)?;
+    let (from, guest) = guest_end(table, guests)?;
     let host = if path.is_empty() || path.contains(['$', '"']) { path.into() } else { folder.join(path) };
     SocketForward { from, host, guest }.check().map_err(|error| table.fault(&error.to_string()))
 }
 
-fn guest_end(table: &Table<'_>) -> Result<(ForwardFrom, SocketAddrV4), Fault> {
+fn guest_end(table: &Table<'_>, guests: &Guests) -> Result<(ForwardFrom, SocketAddr), Fault> {
     let from: ForwardFrom = parsed(table, "from")?.unwrap_or_default();
-    let guest: Option<Ipv4Addr> = address(table, "guest-address")?;
-    let guest = match (guest, from) {
-        (Some(address), _) => address,
-        (None, ForwardFrom::Host) => PortForward::GUEST,
-        (None, ForwardFrom::Guest) => {
+    let given: Option<IpAddr> = address(table, "guest-address")?;
+    let named = named_guest(table, guests, from)?.map(IpAddr::V4);
+    if given.is_some() && named.is_some() {
+        return Err(table.wrong("guest-address", "`guest` is given too: keep one of the two"));
+    }
+    let guest = match (given.or(named), from, guests) {
+        (Some(address), ..) => address,
+        (None, ForwardFrom::Host, Guests::One) => PortForward::GUEST.into(),
+        (None, ForwardFrom::Host, Guests::Several(_)) => {
+            let message = "which machine it leads to is missing: give `guest`, its name, or `guest-address`";
+            return Err(table.fault(message));
+        }
+        (None, ForwardFrom::Guest, _) => {
             return Err(table.fault("`guest-address`, what the guest is to connect to, is missing"));
         }
     };
-    Ok((from, SocketAddrV4::new(guest, port(table, "guest-port")?)))
+    if let (ForwardFrom::Guest, Guests::Several(machines)) = (from, guests)
+        && let Some((machine, _)) = machines.iter().find(|(_, of)| of.map(IpAddr::V4) == Some(guest))
+    {
+        let message = format!("{guest} is what `{machine}` has: choose another one of 10.0.2.0/24");
+        return Err(table.wrong("guest-address", &message));
+    }
+    Ok((from, SocketAddr::new(guest, port(table, "guest-port")?)))
+}
+
+/// The address of the machine that a forward names.
+fn named_guest(table: &Table<'_>, guests: &Guests, from: ForwardFrom) -> Result<Option<Ipv4Addr>, Fault> {
+    let Some(name) = table.text("guest")? else { return Ok(None) };
+    let wrong = |message: String| Err(table.wrong("guest", &message));
+    let Guests::Several(machines) = guests else {
+        return wrong("only forwards of a network's user network name a machine: leave it out".to_owned());
+    };
+    if from == ForwardFrom::Guest {
+        return wrong("what the guest is to connect to is no machine: give `guest-address`".to_owned());
+    }
+    match machines.get(name) {
+        Some(Some(address)) => Ok(Some(*address)),
+        Some(None) => {
+            let most = UserNetworkConfig::MOST_NUMBERED;
+            wrong(format!(
+                "`{name}` has a number above {most} and no address of its own: give `guest-address`"
+            ))
+        }
+        None => {
+            let names: Vec<&str> = machines.keys().map(String::as_str).collect();
+            wrong(format!("no machine `{name}` is on this network; there are {}", names.join(", ")))
+        }
+    }
 }
 
 fn parsed<T: FromStr<Err = ValueError>>(table: &Table<'_>, key: &str) -> Result<Option<T>, Fault> {

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use snowboot_config::{NodeConfig, ShareConfig, SocketForward};
+use snowboot_config::{NodeConfig, ShareConfig, SocketForward, UplinkConfig, UplinkKind};
 
 use super::MachineHandle;
 use crate::error::Error;
 use crate::expand::expand;
+use crate::folders::Folders;
 
 /// The variables that the NixOS test driver sets for the start of a machine: its own folder, and the one for all.
 const OF_MACHINE: &str = "TMPDIR";
@@ -53,6 +54,28 @@ pub fn find_paths(machine: &str, node: &mut NodeConfig, state: &Path, shared: &P
         socket.host = in_run(&socket.host, &own).map_err(wrong)?;
     }
     Ok(())
+}
+
+/// The uplinks of a test, with the paths of sockets that are given by variables as they are in this run. They are no machine's, so
+/// that `TMPDIR` is the one of the whole process.
+pub(crate) fn uplinks_in_run(
+    uplinks: &[UplinkConfig],
+    folders: &Folders,
+) -> Result<Vec<UplinkConfig>, Error> {
+    let mut uplinks = uplinks.to_vec();
+    let sockets = uplinks.iter_mut().filter_map(|uplink| match &mut uplink.leads_to {
+        UplinkKind::UserNetwork(config) => Some(&mut config.forward_sockets),
+        _ => None,
+    });
+    for socket in sockets.flatten().filter(|socket| socket.has_variables()) {
+        let wrong = |why: String| {
+            Error::setup(format!("the socket of a forward is `{}`, and {why}", socket.host.display()))
+        };
+        let shared =
+            folders.shared().map_err(|error| wrong(format!("there is no shared folder: {error}")))?;
+        socket.host = in_run(&socket.host, &[(OF_ALL, &shared)]).map_err(wrong)?;
+    }
+    Ok(uplinks)
 }
 
 fn folder_of(machine: &str, share: &ShareConfig, own: &[(&str, &Path)]) -> Result<PathBuf, Error> {

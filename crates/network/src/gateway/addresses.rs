@@ -52,6 +52,11 @@ pub(super) fn is_own(address: IpAddr) -> bool {
     }
 }
 
+/// Whether the gateway says that it has `address`: its own ones, and those that lead to the host.
+pub(super) fn answers(config: &Config, address: IpAddr) -> bool {
+    is_own(address) || config.guest_forwards.iter().any(|forward| forward.guest.ip() == address)
+}
+
 /// Whether a guest can be at `address`: in the network, and not the gateway's.
 pub(super) fn is_guest(address: IpAddr) -> bool {
     let inside = match address {
@@ -86,7 +91,7 @@ fn is_beyond(address: IpAddr) -> bool {
 
 /// Where the host's side is to take what a guest sends to `to`; `None` when it must not.
 pub(super) fn target(config: &Config, protocol: Protocol, to: SocketAddr) -> Option<Target> {
-    let forward = config.guest_forwards.iter().find(|forward| SocketAddr::V4(forward.guest) == to);
+    let forward = config.guest_forwards.iter().find(|forward| forward.guest == to);
     if let (Protocol::Tcp, Some(forward)) = (protocol, forward) {
         return Some(forward.host);
     }
@@ -110,14 +115,23 @@ pub(super) fn ping_target(config: &Config, to: IpAddr) -> Option<IpAddr> {
     (!config.restrict && is_beyond(to)).then_some(to)
 }
 
-/// What a guest sees of an address of the host's side: its loopback is the gateway.
-pub(super) fn as_seen_by_guest(address: SocketAddr) -> SocketAddr {
+/// What guests see of an address of the host's side: its loopback is the gateway.
+pub(super) fn as_seen(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip().to_canonical() {
         IpAddr::V4(v4) if v4.is_loopback() || v4.is_unspecified() => GATEWAY_V4.into(),
         IpAddr::V6(v6) if v6.is_loopback() || v6.is_unspecified() => GATEWAY_V6.into(),
         other => other,
     };
     SocketAddr::new(ip, address.port())
+}
+
+/// What the guest at `guest` sees of who comes through a forward: an address that its answers find the way to. The gateway stands
+/// for those of the other IP, and for those that the guest would look for in its own network.
+pub(super) fn as_seen_by_guest(peer: SocketAddr, guest: IpAddr) -> SocketAddr {
+    let seen = as_seen(peer);
+    let gateway = if guest.is_ipv4() { IpAddr::from(GATEWAY_V4) } else { GATEWAY_V6.into() };
+    let reachable = seen.is_ipv4() == guest.is_ipv4() && is_beyond(seen.ip());
+    SocketAddr::new(if reachable { seen.ip() } else { gateway }, seen.port())
 }
 
 #[cfg(test)]
@@ -170,12 +184,16 @@ mod tests {
     fn restricted_guests_reach_what_they_were_given() {
         let guest = "10.0.2.100:7".parse().unwrap();
         let host = Target::Address("127.0.0.1:7777".parse().unwrap());
-        let config = Config { restrict: true, guest_forwards: vec![GuestForward { guest, host }] };
+        let config = Config {
+            restrict: true,
+            guest_forwards: vec![GuestForward { guest, host }],
+            ..Config::default()
+        };
         assert_eq!(to("10.0.2.100:7", &config), address("127.0.0.1:7777"));
         for text in ["10.0.2.2:80", "10.0.2.3:53", "192.0.2.1:1", "10.0.2.100:8"] {
             assert_eq!(to(text, &config), None, "{text}");
         }
-        assert_eq!(target(&config, Protocol::Udp, SocketAddr::V4(guest)), None);
+        assert_eq!(target(&config, Protocol::Udp, guest), None);
         assert_eq!(ping_target(&config, "192.0.2.1".parse().unwrap()), None);
     }
 
@@ -188,7 +206,26 @@ mod tests {
             ("[::ffff:127.0.0.1]:5", "10.0.2.2:5"),
             ("192.0.2.7:5", "192.0.2.7:5"),
         ] {
-            assert_eq!(as_seen_by_guest(host.parse().unwrap()), seen.parse().unwrap(), "{host}");
+            assert_eq!(as_seen(host.parse().unwrap()), seen.parse().unwrap(), "{host}");
+        }
+    }
+
+    #[test]
+    fn who_comes_through_a_forward_is_seen_where_answers_reach_him() {
+        for (peer, guest, seen) in [
+            ("192.0.2.7:5", "10.0.2.15", "192.0.2.7:5"),
+            ("[2001:db8::7]:5", "fec0::15", "[2001:db8::7]:5"),
+            ("[2001:db8::7]:5", "10.0.2.15", "10.0.2.2:5"),
+            ("192.0.2.7:5", "fec0::15", "[fec0::2]:5"),
+            ("[::1]:5", "10.0.2.15", "10.0.2.2:5"),
+            ("127.0.0.1:5", "fec0::15", "[fec0::2]:5"),
+            // The host may be in networks that are numbered alike.
+            ("10.0.2.77:5", "10.0.2.15", "10.0.2.2:5"),
+            ("[fec0::77]:5", "fec0::15", "[fec0::2]:5"),
+            ("[fe80::7]:5", "fec0::15", "[fec0::2]:5"),
+        ] {
+            let found = as_seen_by_guest(peer.parse().unwrap(), guest.parse().unwrap());
+            assert_eq!(found, seen.parse().unwrap(), "{peer} to {guest}");
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Guest;
 use super::emit::Pair;
 use super::packet::Piece;
+use super::shares;
 
-/// Packets that are put together at once, of 64 KiB each; the one begun first makes room.
+/// Packets that are put together at once, of 64 KiB each; the one begun first makes room, of the guest that has most of them.
 const MOST_PACKETS: usize = 8;
 /// Pieces of one packet: the longest one in the smallest pieces that a Linux host makes (its least MTU is 552 bytes).
 const MOST_PIECES: usize = 128;
@@ -19,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Partial {
     key: (Pair, u8, u32),
     begun: Duration,
+    /// Whose share it is of.
+    guest: Guest,
     /// By offset; they never overlap.
     pieces: Vec<(usize, Vec<u8>)>,
     length: Option<usize>,
@@ -33,7 +37,7 @@ impl Fragments {
     pub(super) fn add(
         &mut self,
         now: Duration,
-        pair: Pair,
+        (guest, pair): (Guest, Pair),
         protocol: u8,
         piece: Piece,
         payload: &[u8],
@@ -41,17 +45,23 @@ impl Fragments {
         self.0.retain(|partial| now.saturating_sub(partial.begun) < PATIENCE);
         let key = (pair, protocol, piece.identification);
         let mut partial =
-            self.take(key).unwrap_or(Partial { key, begun: now, pieces: Vec::new(), length: None });
+            self.take(key).unwrap_or(Partial { key, begun: now, guest, pieces: Vec::new(), length: None });
         // One that contradicts the others makes all of them worthless (RFC 5722).
         partial.add(piece, payload)?;
         if let Some(whole) = partial.whole() {
             return Some(whole);
         }
         if self.0.len() >= MOST_PACKETS {
-            self.0.pop_front();
+            self.make_room(guest);
         }
         self.0.push_back(partial);
         None
+    }
+
+    fn make_room(&mut self, guest: Guest) {
+        let victim = shares::victim(self.0.iter().map(|partial| partial.guest), guest);
+        let first = self.0.iter().position(|partial| victim.is_none_or(|victim| partial.guest == victim));
+        self.0.remove(first.unwrap_or_default());
     }
 
     fn take(&mut self, key: (Pair, u8, u32)) -> Option<Partial> {
@@ -111,27 +121,27 @@ mod tests {
         let mut fragments = Fragments::default();
         for identification in 0..100 {
             let piece = Piece { identification, offset: 0, last: false };
-            assert_eq!(fragments.add(Duration::ZERO, pair(), 17, piece, &[0; 8]), None);
+            assert_eq!(fragments.add(Duration::ZERO, (Guest(0), pair()), 17, piece, &[0; 8]), None);
         }
         assert_eq!(fragments.0.len(), MOST_PACKETS);
         let mut fragments = Fragments::default();
         for number in 0..MOST_PIECES {
-            fragments.add(Duration::ZERO, pair(), 17, piece(number * 16, false), &[0; 8]);
+            fragments.add(Duration::ZERO, (Guest(0), pair()), 17, piece(number * 16, false), &[0; 8]);
         }
         assert_eq!(fragments.0.len(), 1);
-        fragments.add(Duration::ZERO, pair(), 17, piece(MOST_PIECES * 16, false), &[0; 8]);
+        fragments.add(Duration::ZERO, (Guest(0), pair()), 17, piece(MOST_PIECES * 16, false), &[0; 8]);
         assert!(fragments.0.is_empty());
     }
 
     #[test]
     fn pieces_that_overlap_are_worth_nothing_and_old_ones_are_forgotten() {
         let mut fragments = Fragments::default();
-        assert_eq!(fragments.add(Duration::ZERO, pair(), 17, piece(0, false), &[1; 16]), None);
-        assert_eq!(fragments.add(Duration::ZERO, pair(), 17, piece(8, true), &[2; 8]), None);
+        assert_eq!(fragments.add(Duration::ZERO, (Guest(0), pair()), 17, piece(0, false), &[1; 16]), None);
+        assert_eq!(fragments.add(Duration::ZERO, (Guest(0), pair()), 17, piece(8, true), &[2; 8]), None);
         assert!(fragments.0.is_empty());
-        fragments.add(Duration::ZERO, pair(), 17, piece(0, false), &[1; 16]);
-        assert_eq!(fragments.add(PATIENCE, pair(), 17, piece(16, true), &[2; 8]), None);
-        let whole = fragments.add(PATIENCE, pair(), 17, piece(0, false), &[1; 16]);
+        fragments.add(Duration::ZERO, (Guest(0), pair()), 17, piece(0, false), &[1; 16]);
+        assert_eq!(fragments.add(PATIENCE, (Guest(0), pair()), 17, piece(16, true), &[2; 8]), None);
+        let whole = fragments.add(PATIENCE, (Guest(0), pair()), 17, piece(0, false), &[1; 16]);
         assert_eq!(whole, Some([[1; 8], [1; 8], [2; 8]].concat()));
     }
 
@@ -158,13 +168,13 @@ mod tests {
                 prop_assert!(packet.len() <= emit::MTU);
                 let bytes = emit::frame(super::super::GATEWAY_MAC, [2, 0, 0, 0, 0, 1], kind, &packet);
                 let frame = crate::Frame::new(bytes);
-                let Some(super::super::packet::Incoming::Ip(packet)) = super::super::packet::read(&frame) else {
+                let Some(super::super::packet::Incoming::Ip(packet)) = super::super::packet::read(&frame, Guest(0)) else {
                     return Err(TestCaseError::fail("unreadable"));
                 };
                 let piece = packet.piece.unwrap();
                 prop_assert_eq!(packet.protocol, 17);
                 prop_assert!(whole.is_none());
-                whole = fragments.add(Duration::ZERO, packet.pair, packet.protocol, piece, packet.payload);
+                whole = fragments.add(Duration::ZERO, (packet.sender, packet.pair), packet.protocol, piece, packet.payload);
             }
             prop_assert_eq!(whole, Some(payload));
         }
@@ -173,7 +183,7 @@ mod tests {
         fn no_piece_is_too_odd(pieces in proptest::collection::vec((0usize..9000, any::<bool>(), 0usize..64), 0..40)) {
             let mut fragments = Fragments::default();
             for (offset, last, length) in pieces {
-                if let Some(whole) = fragments.add(Duration::ZERO, pair(), 17, piece(offset * 8, last), &vec![0; length]) {
+                if let Some(whole) = fragments.add(Duration::ZERO, (Guest(0), pair()), 17, piece(offset * 8, last), &vec![0; length]) {
                     prop_assert!(whole.len() <= LONGEST);
                 }
             }

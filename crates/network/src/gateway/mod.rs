@@ -26,13 +26,14 @@ mod fragments;
 mod neighbors;
 mod outbox;
 mod packet;
+mod shares;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
 mod wire;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 pub use self::addresses::{
@@ -67,6 +68,8 @@ const NEIGHBOR_ADVERTISEMENT: [u8; 2] = [136, 0];
 pub struct Config {
     /// Guests reach nothing but the gateway itself and its guest forwards, and answer host forwards: QEMU's `restrict=on`.
     pub restrict: bool,
+    /// Several machines are guests: each has an address that follows from its number, and no more than its part of a full table.
+    pub shared: bool,
     /// Addresses of the network that lead to something of the host's.
     pub guest_forwards: Vec<GuestForward>,
 }
@@ -74,10 +77,20 @@ pub struct Config {
 /// A TCP port of the network that leads to a socket of the host's: QEMU's `guestfwd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestForward {
-    /// What the guest connects to, in 10.0.2.0/24.
-    pub guest: SocketAddrV4,
+    /// What the guest connects to, in 10.0.2.0/24 or `fec0::/64`.
+    pub guest: SocketAddr,
     /// Where that leads.
     pub host: Target,
+}
+
+/// Whom a frame counts for where guests share a gateway. Who is one guest, whoever runs the gateway says: it should be what a guest
+/// cannot make up, such as the port of a switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Guest(pub u64);
+
+impl Guest {
+    /// All of whom nothing better is known.
+    pub const UNKNOWN: Self = Self(u64::MAX);
 }
 
 /// Names a TCP connection for as long as the gateway lives.
@@ -186,9 +199,10 @@ impl Gateway {
     /// A gateway that knows of no guest. Sequence numbers begin at what `seed` makes of them: nobody should know it.
     #[must_use]
     pub fn new(config: Config, seed: u64) -> Self {
+        let taken = config.guest_forwards.iter().map(|forward| forward.guest.ip()).collect();
         Self {
+            leases: Leases::new(config.shared, taken),
             config,
-            leases: Leases::default(),
             neighbors: Neighbors::default(),
             fragments: Fragments::default(),
             tcp: Tcp::new(seed),
@@ -205,15 +219,17 @@ impl Gateway {
         self.outbox.has_room() && self.actions.len() < MOST_ACTIONS / 2
     }
 
-    /// Takes a frame of the guest's.
+    /// Takes a frame of the guest's, where there is only one.
     pub fn receive(&mut self, now: Duration, frame: &Frame) {
-        match packet::read(frame) {
+        self.receive_from(now, Guest::default(), frame);
+    }
+
+    /// Takes a frame of `guest`'s.
+    pub fn receive_from(&mut self, now: Duration, guest: Guest, frame: &Frame) {
+        match packet::read(frame, guest) {
             Some(Incoming::Arp(bytes)) => {
-                let forwards = &self.config.guest_forwards;
-                let is_own = |address: Ipv4Addr| {
-                    addresses::is_own(address.into()) || forwards.iter().any(|it| *it.guest.ip() == address)
-                };
-                if let Some(answer) = self.neighbors.arp(bytes, is_own) {
+                let is_own = |address: Ipv4Addr| addresses::answers(&self.config, address.into());
+                if let Some(answer) = self.neighbors.arp(bytes, guest, is_own) {
                     self.outbox.push(Frame::new(answer));
                 }
             }
@@ -277,14 +293,9 @@ impl Gateway {
 
     /// Somebody at `peer` has connected to a forward that leads to `guest`. `None`: there is no room, reset it.
     pub fn accept(&mut self, now: Duration, guest: SocketAddr, peer: SocketAddr) -> Option<FlowId> {
-        let seen = addresses::as_seen_by_guest(peer);
-        // The guest answers over the IP that it is spoken to by.
-        let ip = match (guest, seen.ip()) {
-            (SocketAddr::V4(_), IpAddr::V6(_)) => GATEWAY_V4.into(),
-            (SocketAddr::V6(_), IpAddr::V4(_)) => GATEWAY_V6.into(),
-            (_, ip) => ip,
-        };
-        self.tcp.connect(now, guest, SocketAddr::new(ip, seen.port()), &mut self.actions)
+        let seen = addresses::as_seen_by_guest(peer, guest.ip());
+        let share = self.neighbors.guest_at(guest.ip());
+        self.tcp.connect(now, (share, guest), seen, &mut self.actions)
     }
 
     /// Lets `take` have bytes of a connection for the host; it returns how many it took.
@@ -327,7 +338,7 @@ impl Gateway {
     /// A datagram has come in for a socket.
     pub fn answered(&mut self, now: Duration, socket: SocketId, from: SocketAddr, data: &[u8]) {
         let (guest, seen) = match self.datagrams.owner(now, socket) {
-            Some(Owner::Socket(guest)) => (guest, addresses::as_seen_by_guest(from)),
+            Some(Owner::Socket(guest)) => (guest, addresses::as_seen(from)),
             Some(Owner::Resolver(guest, asked)) => (guest, asked),
             _ => return,
         };
@@ -366,12 +377,12 @@ impl Gateway {
         peer: SocketAddr,
         data: &[u8],
     ) {
-        let seen = addresses::as_seen_by_guest(peer);
-        if seen.is_ipv4() == guest.is_ipv4() {
-            let evicted = self.datagrams.forwarded(now, Owner::Forward(guest, seen), (forward, peer));
-            self.actions.extend(evicted.map(|socket| Action::Forget { socket }));
-            self.send_udp(now, seen, guest, data);
-        }
+        let seen = addresses::as_seen_by_guest(peer, guest.ip());
+        let share = self.neighbors.guest_at(guest.ip());
+        let placed = self.datagrams.forwarded(now, guest, seen, (forward, peer), share);
+        let Some((seen, evicted)) = placed else { return };
+        self.actions.extend(evicted.map(|socket| Action::Forget { socket }));
+        self.send_udp(now, seen, guest, data);
     }
 
     fn ip(&mut self, now: Duration, packet: Packet<'_>) {
@@ -384,10 +395,10 @@ impl Gateway {
         if !addresses::is_guest(packet.pair.from) {
             return;
         }
-        self.neighbors.learn(packet.pair.from, packet.mac);
+        self.neighbors.learn(packet.pair.from, packet.mac, packet.sender);
         if let Some(piece) = packet.piece {
-            let Packet { pair, protocol, payload, .. } = packet;
-            if let Some(payload) = self.fragments.add(now, pair, protocol, piece, payload) {
+            let Packet { sender, pair, protocol, payload, .. } = packet;
+            if let Some(payload) = self.fragments.add(now, (sender, pair), protocol, piece, payload) {
                 self.transport(now, &Packet { payload: &payload, piece: None, trusted: false, ..packet });
             }
         } else {
@@ -420,9 +431,9 @@ impl Gateway {
         if !to.is_ipv4() || (from.port(), to.port()) != (dhcp::CLIENT_PORT, dhcp::SERVER_PORT) {
             return nobody;
         }
-        if let Some(answer) = self.leases.answer(now, self.config.restrict, data) {
+        if let Some(answer) = self.leases.answer(now, packet.sender, self.config.restrict, data) {
             if let (Some(address), false) = (answer.granted, packet.mac[0] & 1 != 0) {
-                self.neighbors.learn(address.into(), packet.mac);
+                self.neighbors.learn(address.into(), packet.mac, packet.sender);
             }
             let from = SocketAddr::from((GATEWAY_V4, dhcp::SERVER_PORT));
             let to = SocketAddr::from((Ipv4Addr::BROADCAST, dhcp::CLIENT_PORT));
@@ -451,7 +462,7 @@ impl Gateway {
             Target::Resolver => Owner::Resolver(from, to),
             Target::Address(_) | Target::Socket(_) => Owner::Socket(from),
         };
-        let (socket, evicted) = self.datagrams.of(now, owner);
+        let (socket, evicted) = self.datagrams.of(now, owner, packet.sender);
         self.actions.extend(evicted.map(|socket| Action::Forget { socket }));
         self.actions.push(Action::Send { socket, target, data: data.to_vec() });
     }
@@ -468,7 +479,7 @@ impl Gateway {
         if let Some(to) = addresses::ping_target(&self.config, to) {
             let [a, b, c, d] = rest;
             let owner = Owner::Ping(from, to, u16::from_be_bytes([a, b]));
-            let (socket, evicted) = self.datagrams.of(now, owner);
+            let (socket, evicted) = self.datagrams.of(now, owner, packet.sender);
             self.actions.extend(evicted.map(|socket| Action::Forget { socket }));
             let sequence = u16::from_be_bytes([c, d]);
             self.actions.push(Action::Ping { socket, to, sequence, data: data.to_vec() });
@@ -483,14 +494,16 @@ impl Gateway {
         }
         let Some((kind, _, data)) = packet.icmp() else { return };
         let answer = match kind {
-            neighbors::ROUTER_SOLICITATION => neighbors::router_advertisement(self.config.restrict),
+            neighbors::ROUTER_SOLICITATION => {
+                neighbors::router_advertisement(self.config.restrict, packet.mac)
+            }
             neighbors::NEIGHBOR_SOLICITATION => packet::solicited(data)
-                .filter(|address| addresses::is_own((*address).into()))
+                .filter(|address| addresses::answers(&self.config, (*address).into()))
                 .and_then(|address| neighbors::advertisement(address, from, packet.mac)),
             NEIGHBOR_ADVERTISEMENT => {
                 let address = packet::solicited(data).map(IpAddr::V6);
                 if let Some(address) = address.filter(|address| addresses::is_guest(*address)) {
-                    self.neighbors.learn(address, packet.mac);
+                    self.neighbors.learn(address, packet.mac, packet.sender);
                 }
                 None
             }

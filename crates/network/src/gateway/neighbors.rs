@@ -8,11 +8,14 @@ use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress};
 
 use super::addresses::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, RESOLVER_V6, ROUTER_V6};
 use super::emit::{self, MTU, Pair};
+use super::{Guest, shares};
 
-/// Addresses known at once; the one heard of first makes room. A machine has three, one that bridges containers some more.
-const MOST_NEIGHBORS: usize = 64;
-/// The least time between two questions for addresses, whichever they are: a guest that is not there is asked for at every
-/// try to reach it.
+/// Addresses known of one guest; the one heard of first makes room. A machine has three, one that bridges containers some more.
+const MOST_OF_GUEST: usize = 64;
+/// Addresses known at once: three of each of as many machines as have addresses. The one heard of first makes room, of the guest that
+/// has most of them.
+const MOST_NEIGHBORS: usize = 768;
+/// The least time between two questions for an address: a guest that is not there is asked for at every try to reach it.
 const PAUSE: Duration = Duration::from_millis(200);
 
 const ARP_TYPE: [u8; 2] = [0x08, 0x06];
@@ -30,39 +33,64 @@ const NEIGHBOR_ADVERTISEMENT: [u8; 2] = [136, 0];
 const ROUTER_LIFETIME: u16 = 9000;
 const FOR_EVER: [u8; 4] = [0xff; 4];
 
+#[derive(Debug)]
+struct Neighbor {
+    address: IpAddr,
+    mac: [u8; 6],
+    /// Who said so, and whose share it is of.
+    guest: Guest,
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Neighbors {
-    known: VecDeque<(IpAddr, [u8; 6])>,
-    asked: Option<Duration>,
+    known: VecDeque<Neighbor>,
+    /// Which addresses were asked for less than [`PAUSE`] ago; no more of them than may be known.
+    asked: VecDeque<(IpAddr, Duration)>,
 }
 
 impl Neighbors {
     /// Notes where an address was seen.
-    pub(super) fn learn(&mut self, address: IpAddr, mac: [u8; 6]) {
+    pub(super) fn learn(&mut self, address: IpAddr, mac: [u8; 6], guest: Guest) {
         if mac[0] & 1 != 0 {
             return;
         }
-        if let Some(entry) = self.known.iter_mut().find(|entry| entry.0 == address) {
-            entry.1 = mac;
+        if let Some(known) = self.known.iter_mut().find(|known| known.address == address) {
+            (known.mac, known.guest) = (mac, guest);
             return;
         }
-        if self.known.len() >= MOST_NEIGHBORS {
-            self.known.pop_front();
+        let owners = self.known.iter().map(|known| known.guest);
+        let is_greedy = owners.clone().filter(|owner| *owner == guest).count() >= MOST_OF_GUEST;
+        if is_greedy || self.known.len() >= MOST_NEIGHBORS {
+            let victim = if is_greedy { Some(guest) } else { shares::victim(owners, guest) };
+            let first = self.known.iter().position(|known| victim.is_none_or(|victim| known.guest == victim));
+            self.known.remove(first.unwrap_or_default());
         }
-        self.known.push_back((address, mac));
+        self.known.push_back(Neighbor { address, mac, guest });
     }
 
     pub(super) fn find(&self, address: IpAddr) -> Option<[u8; 6]> {
-        self.known.iter().find(|entry| entry.0 == address).map(|entry| entry.1)
+        self.known.iter().find(|known| known.address == address).map(|known| known.mac)
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// The guest that has an address, as far as that is known.
+    pub(super) fn guest_at(&self, address: IpAddr) -> Guest {
+        let known = self.known.iter().find(|known| known.address == address);
+        known.map_or(Guest::UNKNOWN, |known| known.guest)
     }
 
     /// A frame that asks for an address, unless that was just done.
     pub(super) fn ask(&mut self, now: Duration, address: IpAddr) -> Option<Vec<u8>> {
-        if self.asked.is_some_and(|asked| now.saturating_sub(asked) < PAUSE) {
+        self.asked.retain(|(_, asked)| now.saturating_sub(*asked) < PAUSE);
+        if self.asked.len() >= MOST_NEIGHBORS || self.asked.iter().any(|(known, _)| *known == address) {
             return None;
         }
-        self.asked = Some(now);
+        self.asked.push_back((address, now));
         match address {
             IpAddr::V4(v4) => Some(arp(ArpOperation::Request, GATEWAY_V4, BROADCAST, v4)),
             IpAddr::V6(v6) => solicitation(v6),
@@ -70,7 +98,12 @@ impl Neighbors {
     }
 
     /// Answers ARP, and learns from it. `is_own`: whether the gateway has an address.
-    pub(super) fn arp(&mut self, bytes: &[u8], is_own: impl Fn(Ipv4Addr) -> bool) -> Option<Vec<u8>> {
+    pub(super) fn arp(
+        &mut self,
+        bytes: &[u8],
+        guest: Guest,
+        is_own: impl Fn(Ipv4Addr) -> bool,
+    ) -> Option<Vec<u8>> {
         let packet = ArpPacket::new_checked(bytes).ok()?;
         let ArpRepr::EthernetIpv4 {
             operation,
@@ -83,7 +116,7 @@ impl Neighbors {
             return None;
         };
         if super::addresses::is_guest(source_protocol_addr.into()) && !is_own(source_protocol_addr) {
-            self.learn(source_protocol_addr.into(), source_hardware_addr.0);
+            self.learn(source_protocol_addr.into(), source_hardware_addr.0, guest);
         }
         let asked = operation == ArpOperation::Request && is_own(target_protocol_addr);
         asked.then(|| {
@@ -129,9 +162,9 @@ pub(super) fn advertisement(address: Ipv6Addr, to: Ipv6Addr, mac: [u8; 6]) -> Op
     discovery(pair, mac, NEIGHBOR_ADVERTISEMENT, [flags, 0, 0, 0], &data)
 }
 
-/// Tells everybody of the prefix `fec0::/64`, to make addresses of, and, unless they are restricted, of the router and the
+/// Tells the one at `mac`, who has asked, of the prefix `fec0::/64`, to make addresses of, and, unless they are restricted, of the router and the
 /// resolver (RFC 8106).
-pub(super) fn router_advertisement(restrict: bool) -> Option<Vec<u8>> {
+pub(super) fn router_advertisement(restrict: bool, mac: [u8; 6]) -> Option<Vec<u8>> {
     const HOPS: u8 = 64;
     const ON_LINK_AND_AUTONOMOUS: u8 = 0xc0;
     let lifetime = if restrict { 0 } else { ROUTER_LIFETIME };
@@ -152,7 +185,8 @@ pub(super) fn router_advertisement(restrict: bool) -> Option<Vec<u8>> {
         data.extend(RESOLVER_V6.octets());
     }
     let pair = Pair { from: ROUTER_V6.into(), to: ALL_NODES.into() };
-    discovery(pair, [0x33, 0x33, 0, 0, 0, 1], ROUTER_ADVERTISEMENT, [HOPS, 0, high, low], &data)
+    // The packet is for all nodes, the frame for one of them: nobody can have the others flooded.
+    discovery(pair, mac, ROUTER_ADVERTISEMENT, [HOPS, 0, high, low], &data)
 }
 
 fn discovery(pair: Pair, mac: [u8; 6], kind: [u8; 2], rest: [u8; 4], data: &[u8]) -> Option<Vec<u8>> {

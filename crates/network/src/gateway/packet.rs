@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 
+use super::Guest;
 use super::addresses::GATEWAY_MAC;
 use super::emit::Pair;
 use crate::Frame;
@@ -35,6 +36,8 @@ pub(super) enum Incoming<'a> {
 pub(super) struct Packet<'a> {
     /// The Ethernet address that it came from.
     pub(super) mac: [u8; 6],
+    /// Whose share of the tables it counts for.
+    pub(super) sender: Guest,
     pub(super) pair: Pair,
     pub(super) protocol: u8,
     /// All of it, without what Ethernet pads it with.
@@ -55,7 +58,7 @@ pub(super) struct Piece {
 }
 
 /// Reads a frame; `None` when it is not for the gateway, or nothing that it knows.
-pub(super) fn read(frame: &Frame) -> Option<Incoming<'_>> {
+pub(super) fn read(frame: &Frame, sender: Guest) -> Option<Incoming<'_>> {
     let bytes = frame.bytes.as_slice();
     let &[to, mac, ..] = bytes.as_chunks::<6>().0 else { return None };
     let for_us = to == GATEWAY_MAC || to[0] & 1 != 0;
@@ -66,13 +69,13 @@ pub(super) fn read(frame: &Frame) -> Option<Incoming<'_>> {
     let trusted = frame.offload.checksum.is_some();
     match word(bytes, 12)? {
         ARP => Some(Incoming::Arp(rest)),
-        IPV4 => ipv4(mac, rest, trusted).map(Incoming::Ip),
-        IPV6 => ipv6(mac, rest, trusted).map(Incoming::Ip),
+        IPV4 => ipv4((mac, sender), rest, trusted).map(Incoming::Ip),
+        IPV6 => ipv6((mac, sender), rest, trusted).map(Incoming::Ip),
         _ => None,
     }
 }
 
-fn ipv4(mac: [u8; 6], bytes: &[u8], trusted: bool) -> Option<Packet<'_>> {
+fn ipv4((mac, sender): ([u8; 6], Guest), bytes: &[u8], trusted: bool) -> Option<Packet<'_>> {
     let packet = Ipv4Packet::new_checked(bytes).ok()?;
     if packet.version() != 4 || packet.header_len() < 20 || !packet.verify_checksum() {
         return None;
@@ -83,10 +86,10 @@ fn ipv4(mac: [u8; 6], bytes: &[u8], trusted: bool) -> Option<Packet<'_>> {
     let piece =
         (offset != 0 || !last).then(|| Piece { identification: u32::from(packet.ident()), offset, last });
     let pair = Pair { from: packet.src_addr().into(), to: packet.dst_addr().into() };
-    Some(Packet { mac, pair, protocol: packet.next_header().into(), whole, payload, piece, trusted })
+    Some(Packet { mac, sender, pair, protocol: packet.next_header().into(), whole, payload, piece, trusted })
 }
 
-fn ipv6(mac: [u8; 6], bytes: &[u8], trusted: bool) -> Option<Packet<'_>> {
+fn ipv6((mac, sender): ([u8; 6], Guest), bytes: &[u8], trusted: bool) -> Option<Packet<'_>> {
     let packet = Ipv6Packet::new_checked(bytes).ok()?;
     if packet.version() != 6 {
         return None;
@@ -95,7 +98,7 @@ fn ipv6(mac: [u8; 6], bytes: &[u8], trusted: bool) -> Option<Packet<'_>> {
     let payload = whole.get(40..)?;
     let pair = Pair { from: packet.src_addr().into(), to: packet.dst_addr().into() };
     let protocol = packet.next_header().into();
-    let packet = Packet { mac, pair, protocol, whole, payload, piece: None, trusted };
+    let packet = Packet { mac, sender, pair, protocol, whole, payload, piece: None, trusted };
     if protocol == FRAGMENT { fragment(packet) } else { Some(packet) }
 }
 
@@ -145,6 +148,7 @@ impl<'a> Packet<'a> {
             return None;
         }
         Some(Segment {
+            sender: self.sender,
             guest: SocketAddr::new(self.pair.from, packet.src_port()),
             remote: SocketAddr::new(self.pair.to, packet.dst_port()),
             opens: packet.syn() && !packet.ack() && !packet.rst() && !packet.fin(),
@@ -163,6 +167,7 @@ impl<'a> Packet<'a> {
 /// What matters of a TCP segment before the stack has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
+    pub(super) sender: Guest,
     pub(super) guest: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) opens: bool,

@@ -20,7 +20,7 @@ use smoltcp::wire::{HardwareAddress, IpEndpoint, IpListenEndpoint};
 
 use super::packet::Segment;
 use super::wire::Wire;
-use super::{Action, FlowId, Target};
+use super::{Action, FlowId, Guest, Target, shares};
 
 /// Connections of one gateway at once, those that are being opened too. Each costs a descriptor of the host's, of which a
 /// process has 1024 as a rule, and up to two buffers.
@@ -52,6 +52,8 @@ struct Ends {
 #[derive(Debug)]
 struct Flow {
     ends: Ends,
+    /// Whose share of the table it is of.
+    guest: Guest,
     stage: Stage,
     active: Duration,
     /// The host has no more to send.
@@ -144,33 +146,54 @@ impl Tcp {
             }
         }
         match (segment.opens && !self.by_ends.contains_key(&ends)).then(target) {
-            Some(Some(target)) => self.open(now, ends, packet, target, actions),
+            Some(Some(target)) => self.open(now, (segment.sender, ends), packet, target, actions),
             // Nobody listens there: the stack answers with a reset.
             _ => self.feed(now, packet),
         }
     }
 
-    fn open(&mut self, now: Duration, ends: Ends, packet: &[u8], target: Target, actions: &mut Vec<Action>) {
+    fn open(
+        &mut self,
+        now: Duration,
+        (guest, ends): (Guest, Ends),
+        packet: &[u8],
+        target: Target,
+        actions: &mut Vec<Action>,
+    ) {
         // No answer: the guest tries again in a second, when there may be room.
-        if self.connecting >= MOST_CONNECTING || !self.make_room(now, actions) {
+        if !self.make_room_to_connect(guest, actions) || !self.make_room(now, guest, actions) {
             return;
         }
-        let flow = self.insert(now, ends, Stage::Connecting(packet.to_vec()));
+        let flow = self.insert(now, (guest, ends), Stage::Connecting(packet.to_vec()));
         self.connecting += 1;
         actions.push(Action::Connect { flow, target });
     }
 
-    fn insert(&mut self, now: Duration, ends: Ends, stage: Stage) -> FlowId {
+    fn insert(&mut self, now: Duration, (guest, ends): (Guest, Ends), stage: Stage) -> FlowId {
         let id = FlowId(self.next);
         self.next = self.next.wrapping_add(1);
-        let flow = Flow { ends, stage, active: now, host_done: false, detached: false };
+        let flow = Flow { ends, guest, stage, active: now, host_done: false, detached: false };
         self.flows.insert(id, flow);
         self.by_ends.insert(ends, id);
         id
     }
 
-    /// Whether one more fits, maybe in the place of one that is over or that nobody uses.
-    fn make_room(&mut self, now: Duration, actions: &mut Vec<Action>) -> bool {
+    /// Whether the host may be asked to open one more, maybe in the place of one of a guest that has more of them.
+    fn make_room_to_connect(&mut self, guest: Guest, actions: &mut Vec<Action>) -> bool {
+        if self.connecting < MOST_CONNECTING {
+            return true;
+        }
+        let connecting = || self.flows.iter().filter(|(_, flow)| matches!(flow.stage, Stage::Connecting(_)));
+        let greedy = shares::greedier(connecting().map(|(_, flow)| flow.guest), guest);
+        let first = connecting().find(|(_, flow)| Some(flow.guest) == greedy).map(|(id, _)| *id);
+        let Some(id) = first else { return false };
+        actions.push(Action::Reset { flow: id });
+        self.forget(id);
+        true
+    }
+
+    /// Whether one more fits, maybe in the place of one that is over, that nobody uses, or of a guest that has more.
+    fn make_room(&mut self, now: Duration, guest: Guest, actions: &mut Vec<Action>) -> bool {
         if self.flows.len() < MOST_FLOWS {
             return true;
         }
@@ -181,7 +204,12 @@ impl Tcp {
         let over = self.flows.iter().filter(|(_, flow)| waits(flow));
         let idle = |flow: &Flow| now.saturating_sub(flow.active) >= EXPENDABLE_AFTER;
         let idle = self.flows.iter().filter(|(_, flow)| idle(flow)).min_by_key(|(_, flow)| flow.active);
-        let victim = over.min_by_key(|(_, flow)| flow.active).or(idle).map(|(id, flow)| (*id, flow.detached));
+        let greedy = || {
+            let guest = shares::greedier(self.flows.values().map(|flow| flow.guest), guest)?;
+            self.flows.iter().filter(|(_, flow)| flow.guest == guest).min_by_key(|(_, flow)| flow.active)
+        };
+        let victim = over.min_by_key(|(_, flow)| flow.active).or(idle).or_else(greedy);
+        let victim = victim.map(|(id, flow)| (*id, flow.detached));
         let Some((id, detached)) = victim else { return false };
         if !detached {
             actions.push(Action::Reset { flow: id });
@@ -222,11 +250,11 @@ impl Tcp {
     pub(super) fn connect(
         &mut self,
         now: Duration,
-        guest: SocketAddr,
+        (share, guest): (Guest, SocketAddr),
         remote: SocketAddr,
         actions: &mut Vec<Action>,
     ) -> Option<FlowId> {
-        if !self.make_room(now, actions) {
+        if !self.make_room(now, share, actions) {
             return None;
         }
         let ports = std::iter::once(remote.port()).chain((1024..=u16::MAX).rev());
@@ -237,7 +265,7 @@ impl Tcp {
         let local = IpEndpoint::from(ends.remote);
         socket.connect(self.interface.context(), IpEndpoint::from(guest), local).ok()?;
         let socket = self.sockets.add(socket);
-        Some(self.insert(now, ends, Stage::Open(socket)))
+        Some(self.insert(now, (share, ends), Stage::Open(socket)))
     }
 
     /// Lets `take` have bytes for the host; it returns how many it took.

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{ForwardId, SocketId};
+use super::{ForwardId, Guest, SocketId, shares};
 
-/// Sockets and pings of the guests' at once; the one unused for longest makes room. Each costs a descriptor of the host's.
+/// Sockets and pings of the guests' at once; the one unused for longest makes room, of the guest that has most of them. Each costs a descriptor of the host's.
 pub(super) const MOST_FLOWS: usize = 128;
 /// How long answers are waited for after a datagram in either direction (RFC 4787, REQ-5: not less than two minutes).
 const IDLE_AFTER: Duration = Duration::from_secs(120);
@@ -32,6 +32,8 @@ pub(super) enum Owner {
 #[derive(Debug)]
 struct Flow {
     owner: Owner,
+    /// Whose share it is of.
+    guest: Guest,
     used: Duration,
     /// Where answers go that are for somebody behind a host forward.
     peer: Option<(ForwardId, SocketAddr)>,
@@ -46,18 +48,18 @@ pub(super) struct Datagrams {
 }
 
 impl Datagrams {
-    /// The flow of `owner`, made if there was none; with the one that had to make room.
-    pub(super) fn of(&mut self, now: Duration, owner: Owner) -> (SocketId, Option<SocketId>) {
+    /// The flow of `owner`, made if there was none, for `guest`; with the one that had to make room.
+    pub(super) fn of(&mut self, now: Duration, owner: Owner, guest: Guest) -> (SocketId, Option<SocketId>) {
         if let Some(id) = self.find(now, owner) {
             return (id, None);
         }
-        let evicted = if self.flows.len() < MOST_FLOWS { None } else { self.oldest() };
+        let evicted = if self.flows.len() < MOST_FLOWS { None } else { self.expendable(guest) };
         if let Some(id) = evicted {
             self.forget(id);
         }
         let id = SocketId(self.next);
         self.next = self.next.wrapping_add(1);
-        self.flows.insert(id, Flow { owner, used: now, peer: None });
+        self.flows.insert(id, Flow { owner, guest, used: now, peer: None });
         self.by_owner.insert(owner, id);
         (id, evicted)
     }
@@ -69,18 +71,43 @@ impl Datagrams {
         Some(id)
     }
 
-    /// Notes that `peer` speaks to the guest through a forward; with the flow that had to make room.
+    /// Notes that `peer` speaks to `guest` through a forward: the address at which the guest sees it, and the flow that had to make
+    /// room. That is `seen`, or another port of it where somebody else is seen there already. `None`: all ports are in use.
     pub(super) fn forwarded(
         &mut self,
         now: Duration,
-        owner: Owner,
+        guest: SocketAddr,
+        seen: SocketAddr,
         peer: (ForwardId, SocketAddr),
-    ) -> Option<SocketId> {
-        let (id, evicted) = self.of(now, owner);
+        share: Guest,
+    ) -> Option<(SocketAddr, Option<SocketId>)> {
+        let seen = self.place_of(guest, seen, peer)?;
+        let (id, evicted) = self.of(now, Owner::Forward(guest, seen), share);
         if let Some(flow) = self.flows.get_mut(&id) {
             flow.peer = Some(peer);
         }
-        evicted
+        Some((seen, evicted))
+    }
+
+    fn place_of(
+        &self,
+        guest: SocketAddr,
+        seen: SocketAddr,
+        peer: (ForwardId, SocketAddr),
+    ) -> Option<SocketAddr> {
+        let at = |seen: SocketAddr| self.flows.get(self.by_owner.get(&Owner::Forward(guest, seen))?)?.peer;
+        if at(seen).is_none_or(|other| other == peer) {
+            return Some(seen);
+        }
+        let known = self.flows.values().find_map(|flow| match flow.owner {
+            Owner::Forward(to, seen) if to == guest && flow.peer == Some(peer) => Some(seen),
+            _ => None,
+        });
+        let free = || {
+            let ports = (1024..=u16::MAX).rev().map(|port| SocketAddr::new(seen.ip(), port));
+            ports.into_iter().find(|seen| at(*seen).is_none())
+        };
+        known.or_else(free)
     }
 
     /// Where what a guest says is to go, if it answers somebody behind a forward.
@@ -128,8 +155,12 @@ impl Datagrams {
         self.flows.len()
     }
 
-    fn oldest(&self) -> Option<SocketId> {
-        self.flows.iter().min_by_key(|(_, flow)| flow.used).map(|(id, _)| *id)
+    /// The one unused for longest of the guest that has to make room for one of `guest`'s.
+    fn expendable(&self, guest: Guest) -> Option<SocketId> {
+        let victim = shares::victim(self.flows.values().map(|flow| flow.guest), guest);
+        let of_victim =
+            self.flows.iter().filter(|(_, flow)| victim.is_none_or(|victim| flow.guest == victim));
+        of_victim.min_by_key(|(_, flow)| flow.used).map(|(id, _)| *id)
     }
 }
 
@@ -151,20 +182,51 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_the_oldest_makes_room() {
         let mut table = Datagrams::default();
-        let (first, _) = table.of(Duration::ZERO, socket(1));
+        let (first, _) = table.of(Duration::ZERO, socket(1), Guest(0));
         for port in 2..=u16::try_from(MOST_FLOWS).unwrap() {
-            assert_eq!(table.of(Duration::from_secs(1), socket(port)).1, None);
+            assert_eq!(table.of(Duration::from_secs(1), socket(port), Guest(0)).1, None);
         }
-        assert_eq!(table.of(Duration::from_secs(2), socket(5000)).1, Some(first));
+        assert_eq!(table.of(Duration::from_secs(2), socket(5000), Guest(0)).1, Some(first));
         assert_eq!((table.flows.len(), table.by_owner.len()), (MOST_FLOWS, MOST_FLOWS));
+    }
+
+    #[test]
+    fn a_greedy_guest_keeps_its_part_and_no_more() {
+        let mut table = Datagrams::default();
+        for port in 1..1000 {
+            table.of(Duration::ZERO, socket(port), Guest(1));
+        }
+        // The others' are newer, and so would be the last to go.
+        for port in 1..1000 {
+            let owner = Owner::Socket(SocketAddr::from(([10, 0, 2, 16], port)));
+            table.of(Duration::from_secs(1), owner, Guest(2));
+            table.of(Duration::from_secs(2), socket(2000 + port), Guest(1));
+        }
+        let counts =
+            [1, 2].map(|guest| table.flows.values().filter(|flow| flow.guest == Guest(guest)).count());
+        assert_eq!(counts, [MOST_FLOWS / 2; 2]);
+    }
+
+    #[test]
+    fn two_peers_at_one_address_are_told_apart() {
+        let mut table = Datagrams::default();
+        let (guest, seen) = (([10, 0, 2, 15], 53).into(), SocketAddr::from(([10, 0, 2, 2], 999)));
+        let peer = |address: &str| (ForwardId(1), address.parse().unwrap());
+        let mut forwarded = |peer| table.forwarded(Duration::ZERO, guest, seen, peer, Guest(0)).unwrap().0;
+        assert_eq!(forwarded(peer("127.0.0.1:999")), seen);
+        let other = SocketAddr::from(([10, 0, 2, 2], 65535));
+        assert_eq!(forwarded(peer("[::1]:999")), other);
+        assert_eq!((forwarded(peer("127.0.0.1:999")), forwarded(peer("[::1]:999"))), (seen, other));
+        assert_eq!(table.peer(Duration::ZERO, Owner::Forward(guest, seen)), Some(peer("127.0.0.1:999")));
+        assert_eq!(table.peer(Duration::ZERO, Owner::Forward(guest, other)), Some(peer("[::1]:999")));
     }
 
     #[test]
     fn what_is_used_stays_and_what_is_not_goes() {
         let mut table = Datagrams::default();
-        let (a, _) = table.of(Duration::ZERO, socket(1));
+        let (a, _) = table.of(Duration::ZERO, socket(1), Guest(0));
         let asks = Owner::Resolver(([10, 0, 2, 15], 1).into(), ([10, 0, 2, 3], 53).into());
-        let (b, _) = table.of(Duration::ZERO, asks);
+        let (b, _) = table.of(Duration::ZERO, asks, Guest(0));
         assert_ne!(a, b);
         assert_eq!(table.deadline(), Some(ANSWER_WITHIN));
         assert_eq!(table.expire(ANSWER_WITHIN), [b]);

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use snowboot_config::{ForwardProtocol, PortForward};
 use snowboot_network::gateway::{ForwardId, Gateway};
 
@@ -17,6 +19,9 @@ use crate::named::{Named, Unnamed};
 /// What the guest sees those who come by a Unix socket at: ports of the host's loopback that Linux gives to nobody by itself. One that
 /// is in use is passed over.
 const UNIX_PEER: u16 = 61_000;
+
+/// Connections that wait to be taken; as many as the standard library asks for.
+const BACKLOG: i32 = 128;
 
 /// The host's end of a forward.
 #[derive(Debug)]
@@ -36,19 +41,35 @@ impl Door {
     pub(super) fn open(forward: &PortForward) -> std::io::Result<(Self, SocketAddr)> {
         match forward.protocol {
             ForwardProtocol::Tcp => {
-                let listener = TcpListener::bind(forward.host)?;
-                listener.set_nonblocking(true)?;
+                let socket = bound(SocketType::STREAM, forward.host)?;
+                listen(&socket, BACKLOG)?;
+                let listener = TcpListener::from(socket);
                 let at = listener.local_addr()?;
                 Ok((Self::Tcp(listener), at))
             }
             ForwardProtocol::Udp => {
-                let socket = UdpSocket::bind(forward.host)?;
-                socket.set_nonblocking(true)?;
+                let socket = UdpSocket::from(bound(SocketType::DGRAM, forward.host)?);
                 let at = socket.local_addr()?;
                 Ok((Self::Udp(socket), at))
             }
         }
     }
+}
+
+/// A socket at `address`. One at `[::]` is for IPv6 alone, whatever the host's `net.ipv6.bindv6only` says: `0.0.0.0` is there for
+/// IPv4, and both may have the same port.
+fn bound(kind: SocketType, address: SocketAddr) -> std::io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    // As the standard library does it for listeners: who listened here before may have connections that end slowly.
+    if kind == SocketType::STREAM {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    Ok(socket)
 }
 
 #[derive(Debug)]

@@ -5,7 +5,8 @@
 //!                                                 └─ forwards ───────── who speaks to the guest
 //! ```
 //! The thread takes turns: frames, connections, datagrams, bytes, frames again. Between turns in which nothing moved it sleeps in
-//! one poller. No socket ever waits. A machine has a gateway of its own, as in NixOS tests, where each one is 10.0.2.15.
+//! one poller. No socket ever waits. A machine has a gateway of its own, as in NixOS tests, where each one is 10.0.2.15, or the machines
+//! of a switch share one ([`UserNetwork::share`]).
 
 mod events;
 mod forwards;
@@ -17,7 +18,7 @@ mod turns;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -30,10 +31,10 @@ use self::forwards::Door;
 use self::turns::Turns;
 use crate::wake::Bell;
 
-/// Forwards of one machine at once: each costs a descriptor of the host's.
+/// Forwards of one gateway at once: each costs a descriptor of the host's.
 const MOST_FORWARDS: usize = 64;
 
-/// A machine's user-mode network. Its thread and its sockets end with it.
+/// The user-mode network of a machine, or of all that a switch joins. Its thread and its sockets end with it.
 #[derive(Debug)]
 pub struct UserNetwork {
     shared: Arc<Shared>,
@@ -51,7 +52,7 @@ pub enum Error {
         /// The host's address.
         from: SocketAddr,
         /// The guest's.
-        to: SocketAddrV4,
+        to: SocketAddr,
         /// Why not.
         why: io::Error,
     },
@@ -61,14 +62,14 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
         /// The guest's address.
-        to: SocketAddrV4,
+        to: SocketAddr,
         /// What is wrong, and what to do.
         why: &'static str,
         /// Why not.
         source: io::Error,
     },
     /// There are too many forwards.
-    #[error("Cannot forward one more port: a machine has {MOST_FORWARDS} forwards at most")]
+    #[error("Cannot forward one more port: a user network has {MOST_FORWARDS} forwards at most")]
     TooMany,
     /// The forward cannot be.
     #[error("Cannot forward: {0}")]
@@ -98,7 +99,7 @@ enum Command {
     /// Somebody is behind this port from now on.
     Plug(Port),
     /// There is one more forward.
-    Forward(Door, SocketAddrV4),
+    Forward(Door, SocketAddr),
 }
 
 impl Shared {
@@ -118,9 +119,39 @@ impl UserNetwork {
     /// # Errors
     /// When a port or a socket of the host's cannot be listened at, or the host has no more descriptors or threads.
     pub fn start(name: &str, config: &UserNetworkConfig) -> Result<Self, Error> {
+        Self::begin(name, config, false)
+    }
+
+    /// The same for all guests that `port`'s switch joins it with. A machine of Snowboot's with number N gets 10.0.2.(14+N) by DHCP, up
+    /// to number 200 ([`UserNetworkConfig::shared_address`]), others what is free from 10.0.2.215 on. Who is behind one port of the
+    /// switch is one guest, whatever addresses it makes up, and keeps its part of the gateway's tables whatever the others do.
+    ///
+    /// ```
+    /// use snowboot_config::{PortForward, UserNetworkConfig};
+    /// use snowboot_network::Switch;
+    /// use snowboot_uplink::gateway::UserNetwork;
+    ///
+    /// let switch = Switch::new();
+    /// let network = UserNetwork::share(&UserNetworkConfig::default(), switch.attach("gateway"))?;
+    /// // To the second machine, by its address.
+    /// let at = network.forward("tcp:[::1]:0-10.0.2.16:80".parse()?)?;
+    /// assert!(at.ip().is_loopback() && at.port() != 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As those of [`UserNetwork::start`].
+    pub fn share(config: &UserNetworkConfig, port: Port) -> Result<Self, Error> {
+        let network = Self::begin("shared", config, true)?;
+        network.plug(port);
+        Ok(network)
+    }
+
+    fn begin(name: &str, config: &UserNetworkConfig, shared: bool) -> Result<Self, Error> {
         let (doors, guest_sockets) = sockets(config)?;
         let guest_forwards = guest_forwards(config, &guest_sockets);
-        let gateway = Gateway::new(Config { restrict: config.restrict, guest_forwards }, seed());
+        let rules = Config { restrict: config.restrict, shared, guest_forwards };
+        let gateway = Gateway::new(rules, seed());
         let shared = Arc::new(Shared { bell: Bell::new()?, state: Mutex::default() });
         let guest_sockets = guest_sockets.into_iter().map(|forward| forward.host).collect();
         let mut turns = Turns::new(gateway, config.dns, guest_sockets, Arc::clone(&shared))?;

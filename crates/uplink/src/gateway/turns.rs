@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use snowboot_network::gateway::{Action, Gateway, Target};
+use snowboot_network::gateway::{Action, Gateway, Guest, Target};
 use snowboot_network::{Frame, Full, Port};
 
 use super::events::{Events, Source};
@@ -95,8 +95,11 @@ impl Turns {
             if !self.gateway.wants_frames() {
                 return count > 0;
             }
-            let Some(frame) = self.port.as_ref().and_then(Port::receive) else { return count > 0 };
-            self.gateway.receive(now, &frame);
+            let Some(port) = &self.port else { return count > 0 };
+            let Some(frame) = port.receive() else { return count > 0 };
+            // By the switch's own port: a guest may make up all else.
+            let guest = port.origin(now, &frame).map_or(Guest::UNKNOWN, Guest);
+            self.gateway.receive_from(now, guest, &frame);
             self.act(now);
         }
         true
@@ -164,7 +167,7 @@ impl Turns {
             match command {
                 Command::Plug(port) => self.plug(port),
                 Command::Forward(door, guest) => {
-                    if let Err(error) = self.forwards.add(door, guest.into(), &self.events) {
+                    if let Err(error) = self.forwards.add(door, guest, &self.events) {
                         tracing::error!("port {} of the guest is not forwarded: {error}", guest.port());
                     }
                 }

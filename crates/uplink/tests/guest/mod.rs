@@ -1,6 +1,7 @@
 //! A guest of the user network without a machine: smoltcp's stack behind a port of a switch.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -22,7 +23,7 @@ pub(crate) struct Guest {
     wire: Wire,
     interface: Interface,
     pub(crate) sockets: SocketSet<'static>,
-    pub(crate) network: UserNetwork,
+    pub(crate) network: Arc<UserNetwork>,
     next_port: u16,
 }
 
@@ -38,10 +39,15 @@ impl Guest {
         let network = UserNetwork::start("test", config).unwrap();
         let switch = Switch::new();
         network.plug(switch.attach("gateway"));
+        Self::behind(&switch, MAC, Arc::new(network))
+    }
+
+    /// One that shares `network` with others of `switch`.
+    pub(crate) fn behind(switch: &Switch, mac: [u8; 6], network: Arc<UserNetwork>) -> Self {
         let port = switch.attach("guest");
         port.set_ready(true);
         let mut wire = Wire { port };
-        let mut settings = Config::new(HardwareAddress::Ethernet(EthernetAddress(MAC)));
+        let mut settings = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac)));
         settings.random_seed = 1;
         let interface = Interface::new(settings, &mut wire, instant());
         Self { wire, interface, sockets: SocketSet::new(Vec::new()), network, next_port: 50000 }

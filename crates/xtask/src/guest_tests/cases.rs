@@ -178,6 +178,21 @@ pub(super) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "shared-gateway",
+        script: "tests/guests/shared_gateway.py",
+        machines: &["one", "two"],
+        disks: &[(
+            "two",
+            "",
+            "[[uplinks]]\nuser-network = { forward-ports = [{ host-port = 2081, guest = \"two\", guest-port = 80 }] }\n",
+        )],
+        said: &[
+            "subtest: both read from a server of the host's",
+            "subtest: each reaches the other by its lease",
+        ],
+        ..CASE
+    },
+    Case {
         name: "basics",
         script: "tests/guests/basics.py",
         kernel: Kernel::Generic,

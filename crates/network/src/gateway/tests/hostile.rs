@@ -116,7 +116,7 @@ proptest! {
             if six { (GATEWAY_V6.into(), RESOLVER_V6.into()) } else { (GUEST_V4.into(), GATEWAY_V4.into()) };
         let (from, to) = (SocketAddr::new(from, ports.0), SocketAddr::new(to, ports.1));
         let frame = udp_frames(from, to, &data).pop().unwrap();
-        let Some(Incoming::Ip(packet)) = packet::read(&frame) else { return Err(TestCaseError::fail("unreadable")) };
+        let Some(Incoming::Ip(packet)) = packet::read(&frame, Guest(0)) else { return Err(TestCaseError::fail("unreadable")) };
         prop_assert_eq!(packet.udp(), Some((from, to, data.as_slice())));
         let kind = if six { ICMP_V6 } else { ICMP };
         prop_assert_eq!(emit::icmp_of(from.ip()), kind);

@@ -3,6 +3,86 @@
 use super::super::{tcp, udp};
 use super::*;
 
+const GREEDY: Guest = Guest(1);
+const MODEST: Guest = Guest(2);
+
+/// A gateway of several guests, and a port of the one that is not greedy.
+fn shared() -> (Gateway, impl Fn(u16) -> SocketAddr) {
+    let modest = |port: u16| SocketAddr::from(([10, 0, 2, 16], port));
+    (Gateway::new(Config { shared: true, ..Config::default() }, 1), modest)
+}
+
+#[test]
+fn a_flood_of_syns_does_not_keep_other_guests_from_connecting() {
+    let (mut gateway, modest) = shared();
+    let to = address("10.0.2.2:80");
+    let flood = |gateway: &mut Gateway| {
+        for port in 1..2000 {
+            gateway.receive_from(NOW, GREEDY, &tcp_frame(guest(port), to, (100, 0), SYN, b""));
+        }
+    };
+    flood(&mut gateway);
+    gateway.actions();
+    // As many as there are, in one go, and each is asked of the host.
+    for port in 1..=u16::try_from(tcp::MOST_CONNECTING / 2).unwrap() {
+        gateway.receive_from(NOW, MODEST, &tcp_frame(modest(port), to, (100, 0), SYN, b""));
+        let actions = gateway.actions();
+        let [Action::Reset { .. }, Action::Connect { .. }] = actions.as_slice() else {
+            panic!("{actions:?}")
+        };
+    }
+    flood(&mut gateway);
+    assert_eq!(
+        (gateway.actions(), outgoing(&mut gateway)),
+        (vec![], vec![]),
+        "the modest one keeps what it has"
+    );
+    assert_eq!(gateway.tcp.counts(), (tcp::MOST_CONNECTING, tcp::MOST_CONNECTING));
+}
+
+#[test]
+fn a_greedy_guest_loses_connections_to_others_until_each_has_its_part() {
+    let (mut gateway, modest) = shared();
+    let to = address("10.0.2.2:80");
+    let connect = |gateway: &mut Gateway, who: Guest, from: SocketAddr| {
+        gateway.receive_from(NOW, who, &tcp_frame(from, to, (100, 0), SYN, b""));
+        let mut lost = 0;
+        for action in gateway.actions() {
+            match action {
+                Action::Connect { flow, .. } => gateway.connected(NOW, flow),
+                Action::Reset { .. } => lost += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        lost
+    };
+    let many = 1..=u16::try_from(tcp::MOST_FLOWS).unwrap();
+    assert_eq!(many.clone().map(|port| connect(&mut gateway, GREEDY, guest(port))).sum::<usize>(), 0);
+    let lost: usize = many.clone().map(|port| connect(&mut gateway, MODEST, modest(port))).sum();
+    assert_eq!(lost, tcp::MOST_FLOWS / 2, "half of them");
+    assert_eq!(many.map(|port| connect(&mut gateway, GREEDY, guest(1000 + port))).sum::<usize>(), 0);
+    assert_eq!(gateway.tcp.counts().0, tcp::MOST_FLOWS);
+}
+
+#[test]
+fn a_guest_that_makes_up_addresses_is_known_by_few_of_them() {
+    let (mut gateway, _) = shared();
+    let arp = |from: [u8; 4], mac: [u8; 6]| {
+        let body = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac, &from, &[0; 6], &[10, 0, 2, 2]].concat();
+        Frame::new(emit::frame([0xff; 6], mac, [8, 6], &body))
+    };
+    gateway.receive_from(NOW, MODEST, &arp([10, 0, 2, 16], [2, 0, 0, 0, 0, 2]));
+    for number in 0..5000u16 {
+        let [high, low] = number.to_be_bytes();
+        gateway.receive_from(NOW, GREEDY, &arp([10, 0, 2, 20 + (low % 200)], [2, 0, 0, 1, high, low]));
+        let from = format!("fec0::1:{number:x}");
+        gateway.receive_from(NOW, GREEDY, &icmp_frame(&from, "fec0::2", [128, 0], [0; 4], b""));
+        outgoing(&mut gateway);
+    }
+    assert_eq!(gateway.neighbors.find([10, 0, 2, 16].into()), Some([2, 0, 0, 0, 0, 2]));
+    assert!(gateway.neighbors.count() <= 65, "{}", gateway.neighbors.count());
+}
+
 #[test]
 fn a_flood_of_syns_gets_no_further_than_its_table() {
     let mut gateway = gateway();
