@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Take commands from the terminal, or from a pipe, in the place of the script
     #[arg(short = 'I', long)]
     interactive: bool,
+    /// Draw the chance of faults from this number, as a run before had it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=Manifest::MAX_SEED))]
+    seed: Option<u64>,
     /// How much the log shows
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: LogLevel,
@@ -75,6 +78,7 @@ Examples:
   snowboot test ping.toml
   snowboot test -I ping.toml
   snowboot test ping.toml -o artifacts --quiet --json-report result.json
+  snowboot test lossy.toml --seed 1850493118
   snowboot test ping.toml --html report.html --junit-xml junit.xml
   snowboot test ping.toml --show-topology=dot | dot -Tsvg >networks.svg";
 
@@ -108,6 +112,7 @@ struct NotRun {
     machines: [(); 0],
     memory: Option<()>,
     topology: Option<()>,
+    seed: Option<u64>,
     seconds: f64,
     passed: bool,
     exit_status: u8,
@@ -128,6 +133,7 @@ impl NotRun {
             machines: [],
             memory: None,
             topology: None,
+            seed: None,
             seconds: 0.0,
             passed: false,
             exit_status: exit::HOST_ERROR,
@@ -169,6 +175,9 @@ fn hand_over(args: &Args, report: Option<&Destination>) -> Result<Infallible> {
     args.skip.hand_over(&mut command);
     if args.quiet {
         command.arg("--quiet");
+    }
+    if let Some(seed) = args.seed {
+        command.args(["--seed", &seed.to_string()]);
     }
     if let Some(report) = report {
         command.arg("--json-report").arg(report.path());

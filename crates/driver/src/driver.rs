@@ -17,7 +17,7 @@ use crate::folders::Folders;
 use crate::log::{Block, Logger};
 use crate::machine::{MachineHandle, RunParts, uplinks_in_run};
 use crate::memory::{self, MemoryUse};
-use crate::networks::{Networks, Vlan};
+use crate::networks::{Chance, Networks, Vlan};
 use crate::options::Options;
 use crate::report::Report;
 use crate::sinks::Troubles;
@@ -35,6 +35,7 @@ pub struct Driver {
     /// Those of the networks that have names.
     named_networks: NamedNetworks,
     uplinks: Vec<UplinkConfig>,
+    chance: Arc<Chance>,
     control: Arc<Control>,
     log: Logger,
     folders: Arc<Folders>,
@@ -80,7 +81,9 @@ impl Driver {
             .map(|(number, name, node)| MachineHandle::new(name, number, node.clone(), run.clone()))
             .collect();
         let limit = Duration::from_secs(manifest.global_timeout);
+        let chance = Arc::new(Chance::new(options.seed.or(manifest.seed)));
         log.event(Event::RunBegin {
+            seed: Some(chance.seed()),
             name: Some(manifest.name.clone()),
             machines: machines.iter().map(|machine| Arc::from(machine.name())).collect(),
             topology: Some(Arc::new(manifest.topology())),
@@ -92,6 +95,7 @@ impl Driver {
             networks,
             named_networks: manifest.networks.clone(),
             uplinks: manifest.uplinks.clone(),
+            chance,
             launcher,
             control,
             log,
@@ -180,6 +184,18 @@ impl Driver {
         &self.named_networks
     }
 
+    /// What faults without a seed of their own draw theirs from: that of the options, of the manifest, or one of this run alone.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.chance.seed()
+    }
+
+    /// Whether a fault has drawn from [`Self::seed`]: then it takes that number to run the test again as it was.
+    #[must_use]
+    pub fn is_seed_used(&self) -> bool {
+        self.chance.is_used()
+    }
+
     /// How the machines are connected, also those that were made while the run was under way.
     #[must_use]
     pub fn topology(&self) -> Topology {
@@ -191,7 +207,7 @@ impl Driver {
     /// One of the networks between the machines, by its number. There is one for every number.
     #[must_use]
     pub fn vlan(&self, number: u8) -> Vlan {
-        Vlan::new(number, self.networks.clone(), self.all.clone(), self.log.clone())
+        Vlan::new(number, self.networks.clone(), self.all.clone(), self.log.clone(), self.chance.clone())
     }
 
     /// Partitions all VLANs at the same time: [`Vlan::partition`] of each that has machines of several groups.
@@ -369,6 +385,7 @@ impl Driver {
     pub fn report(&self) -> Report {
         Report {
             name: self.name.clone(),
+            seed: self.seed(),
             seconds: self.began.elapsed().as_secs_f64(),
             machines: self.all().iter().map(MachineHandle::report).collect(),
             memory: self.memory_use(),

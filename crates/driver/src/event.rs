@@ -164,6 +164,8 @@ pub enum Event {
         machines: Vec<Arc<str>>,
         /// How they are connected; `None` as the name.
         topology: Option<Arc<Topology>>,
+        /// What faults without a seed of their own draw theirs from; `None` as the name.
+        seed: Option<u64>,
     },
     /// A block of work begins.
     Begin(Arc<BlockInfo>),

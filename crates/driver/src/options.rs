@@ -29,6 +29,8 @@ pub struct Options {
     pub sinks: Vec<Box<dyn Sink>>,
     /// Called once, on a thread of its own, when the global time limit is over and all machines are stopped.
     pub on_global_timeout: Option<Box<dyn FnOnce() + Send>>,
+    /// What faults without a seed of their own draw theirs from. `None`: the manifest's, or another one each time.
+    pub seed: Option<u64>,
 }
 
 impl fmt::Debug for Options {
@@ -41,7 +43,7 @@ impl Options {
     /// Machines by this launcher, and a log that goes nowhere.
     #[must_use]
     pub fn new(launcher: impl Launcher + 'static) -> Self {
-        Self { launcher: Arc::new(launcher), sinks: Vec::new(), on_global_timeout: None }
+        Self { launcher: Arc::new(launcher), sinks: Vec::new(), on_global_timeout: None, seed: None }
     }
 
     /// What `snowboot test` has: machines on this KVM device (`/dev/kvm` as a rule), and a log on the standard error.
@@ -62,6 +64,13 @@ impl Options {
     #[must_use]
     pub fn sinks(mut self, sinks: impl IntoIterator<Item = Box<dyn Sink>>) -> Self {
         self.sinks.extend(sinks);
+        self
+    }
+
+    /// Faults without a seed of their own draw theirs from this number, as in a former run that had it.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
         self
     }
 

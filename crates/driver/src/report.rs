@@ -10,6 +10,8 @@ use crate::memory::MemoryUse;
 pub struct Report {
     /// The test's name.
     pub name: String,
+    /// What faults without a seed of their own drew theirs from.
+    pub seed: u64,
     /// Seconds since the driver was made.
     pub seconds: f64,
     /// The machines, sorted by name.

@@ -43,7 +43,12 @@ fn driver_on(
     }
     let manifest = Manifest::parse(Path::new("t.toml"), &text).unwrap();
     let events = Arc::new(Mutex::new(Vec::new()));
-    let options = Options { launcher, sinks: vec![Box::new(Keep(events.clone()))], on_global_timeout: None };
+    let options = Options {
+        launcher,
+        sinks: vec![Box::new(Keep(events.clone()))],
+        on_global_timeout: None,
+        seed: None,
+    };
     (Driver::new(&manifest, options).unwrap(), events)
 }
 

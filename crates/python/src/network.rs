@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use snowboot_driver::{Burst, Direction, Error, FileCapture, Flap, Impairment, Spread, Vlan};
+use snowboot_driver::{Burst, Direction, Error, FileCapture, Flap, Impairment, Spread};
 
 use crate::errors::{Run, raised};
 use crate::run::Driver;
@@ -31,12 +31,13 @@ struct Faults {
 }
 
 impl Faults {
-    fn impairment(&self) -> PyResult<Impairment> {
+    /// `any` gives a seed where the script does not.
+    fn impairment(&self, any: impl FnOnce() -> u64) -> PyResult<Impairment> {
         let flap = self
             .flap
             .map(|(up, down)| Ok::<_, PyErr>(Flap { up: time("flap", up)?, down: time("flap", down)? }));
         Ok(Impairment {
-            seed: self.seed.unwrap_or_else(Vlan::any_seed),
+            seed: self.seed.unwrap_or_else(any),
             cut: self.cut,
             flap: flap.transpose()?,
             loss: self.loss,
@@ -96,7 +97,10 @@ impl Driver {
 impl Driver {
     /// Makes the way between two machines worse.
     fn impair(&self, py: Python<'_>, vlan: u8, a: &str, b: &str, both: bool, faults: Faults) -> PyResult<()> {
-        let impairment = faults.impairment()?;
+        self.run.check_here()?;
+        // Its first line is logged, which may have to wait for somebody who wants the interpreter.
+        let any = || py.detach(|| self.native.vlan(vlan).draw_seed(a, b));
+        let impairment = faults.impairment(any)?;
         self.call(py, |driver| driver.vlan(vlan).impair(a, b, direction(both), &impairment))
     }
 

@@ -46,8 +46,9 @@ impl Driver {
     #[new]
     #[pyo3(signature = (
         manifest, *, kvm_device="/dev/kvm", log_level="info", log_times=false, quiet=false, reports=None,
-        on_global_timeout=None
+        on_global_timeout=None, seed=None
     ))]
+    #[expect(clippy::too_many_arguments, reason = "scripts give them by name")]
     fn new(
         manifest: Source,
         kvm_device: &str,
@@ -56,6 +57,7 @@ impl Driver {
         quiet: bool,
         reports: Option<&Reports>,
         on_global_timeout: Option<Py<PyAny>>,
+        seed: Option<u64>,
     ) -> PyResult<Self> {
         let manifest = manifest.read()?;
         let level = Level::from_str(log_level).map_err(PyValueError::new_err)?;
@@ -74,7 +76,7 @@ impl Driver {
             })
         });
         let native =
-            Native::new(&manifest, Options { launcher, sinks, on_global_timeout }).map_err(trouble)?;
+            Native::new(&manifest, Options { launcher, sinks, on_global_timeout, seed }).map_err(trouble)?;
         let run = Run::new();
         native.set_interrupt_hook(Some(run.hook()));
         Ok(Self { native: Arc::new(native), manifest, run })
@@ -90,6 +92,18 @@ impl Driver {
     #[getter]
     fn global_timeout(&self) -> u64 {
         self.manifest.global_timeout
+    }
+
+    /// What faults without a seed of their own draw theirs from.
+    #[getter]
+    fn seed(&self) -> u64 {
+        self.native.seed()
+    }
+
+    /// Whether one of them has.
+    #[getter]
+    fn is_seed_used(&self) -> bool {
+        self.native.is_seed_used()
     }
 
     /// Whether a call to a machine has ended because the global time limit was over.

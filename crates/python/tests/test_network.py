@@ -43,6 +43,21 @@ class Faults(Scratch):
         said = [line.partition("network: ")[2] for line in again.stderr.splitlines() if "network: " in line]
         self.assertEqual(said, lines)
 
+    def test_a_runs_seed_replays_its_faults(self) -> None:
+        script = "vlan1.impair(a, b, loss=0.5)\nvlan1.impair(a, b, loss=0.5)\nprint('seed', driver.seed)\nraise Exception('x')\n"
+        def faults(done: Any) -> list[str]:
+            self.assertEqual(done.returncode, 1, done.stderr)
+            return [line.partition("network: ")[2] for line in done.stderr.splitlines() if "network: " in line]
+        first = self.run_script(script, machines={"a": "", "b": ""})
+        seed = first.stdout.split()[-1]
+        self.assertIn(f"faults draw their seeds from the run's, {seed}", first.stderr)
+        self.assertIn(f"run it with --seed {seed} to have the same ones again", first.stderr)
+        again = self.run_script(script, "--seed", seed, machines={"a": "", "b": ""})
+        self.assertEqual(faults(again), faults(first))
+        self.assertEqual(len(set(faults(first))), 2)
+        other = self.run_script(script, "--seed", str(int(seed) ^ 1), machines={"a": "", "b": ""})
+        self.assertNotEqual(faults(other), faults(first))
+
     def test_what_is_wrong(self) -> None:
         driver = self.driver(a="", b="")
         vlan: Any = driver.vlans[0]

@@ -44,6 +44,10 @@ pub struct Manifest {
     pub script: Script,
     /// Seconds after which the whole run is ended.
     pub global_timeout: u64,
+    /// What all chance of the run is drawn from, unless who starts it gives another one: 0 to [`Manifest::MAX_SEED`]. Without it each
+    /// run has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// The networks that have names. Those of machines' `vlans` that are not among them have numbers only.
     #[serde(skip_serializing_if = "NamedNetworks::is_empty")]
     pub networks: NamedNetworks,
@@ -120,7 +124,7 @@ pub struct NodeConfig {
 pub struct ManifestError(pub String);
 
 const MANIFEST_KEYS: &[&str] =
-    &["name", "script", "test-script", "global-timeout", "networks", "machines", "uplinks"];
+    &["name", "script", "test-script", "global-timeout", "seed", "networks", "machines", "uplinks"];
 const NODE_KEYS: &[&str] = &[
     "number",
     "toplevel",
@@ -146,6 +150,8 @@ impl Manifest {
     pub const DEFAULT_TIMEOUT: u64 = 3600;
     /// The longest `global-timeout`, a year: what every timer on the way can count to.
     pub const MAX_TIMEOUT: u64 = 365 * 24 * 3600;
+    /// The greatest `seed`: the greatest number that TOML has.
+    pub const MAX_SEED: u64 = i64::MAX.unsigned_abs();
     /// Node numbers are a byte of the machine's Ethernet and IPv4 addresses, without 0 and the broadcast address.
     pub const MAX_MACHINES: usize = 254;
     /// The VLANs of a machine that names none.
@@ -186,7 +192,7 @@ impl Manifest {
         }
         numbers::check(&machines).map_err(|(_, message)| ManifestError(message))?;
         let (networks, uplinks) = (NamedNetworks::new(), Vec::new());
-        Ok(Self { name: name.to_owned(), script, global_timeout, networks, machines, uplinks })
+        Ok(Self { name: name.to_owned(), script, global_timeout, seed: None, networks, machines, uplinks })
     }
 }
 
@@ -241,6 +247,7 @@ fn manifest(node: &Node, folder: &Path) -> Result<Manifest, Fault> {
         global_timeout: table
             .number("global-timeout", 1, Manifest::MAX_TIMEOUT)?
             .unwrap_or(Manifest::DEFAULT_TIMEOUT),
+        seed: table.number("seed", 0, Manifest::MAX_SEED)?,
         machines: machines(&table, folder, &networks)?,
         uplinks: Vec::new(),
         networks,

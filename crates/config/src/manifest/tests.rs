@@ -42,6 +42,18 @@ fn node_error(lines: &str) -> String {
 }
 
 #[test]
+fn a_test_may_have_a_seed() {
+    assert_eq!(toml(GOOD).unwrap().seed, None);
+    let found = toml(&format!("seed = 1850493118\n{GOOD}")).unwrap();
+    assert_eq!(found.seed, Some(1_850_493_118));
+    assert_eq!(json(&serde_json::to_string(&found).unwrap()).unwrap().seed, found.seed);
+    for (seed, part) in [("-1", "choose 0 to 9223372036854775807"), ("'x'", "expected a whole number")] {
+        let error = toml(&format!("seed = {seed}\n{GOOD}")).unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn a_manifest_has_defaults_and_paths_from_its_folder() {
     let manifest = toml(GOOD).unwrap();
     assert_eq!((manifest.name.as_str(), manifest.global_timeout), ("ping", 3600));

@@ -4,6 +4,7 @@
 //! cards that send through it, and by a thread of its own ([`pacer`]) once something may arrive later than it was sent.
 
 mod capture;
+mod chance;
 mod pacer;
 mod replay;
 #[cfg(test)]
@@ -12,9 +13,7 @@ mod tests;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use snowboot_config::{NamedNetworks, vlan_name};
 use snowboot_network::{Capture, CaptureLimits, Counters, Impairment, Port, Switch};
 
 pub use self::capture::FileCapture;
+pub(crate) use self::chance::Chance;
 use self::pacer::Pacer;
 use crate::control::lock;
 use crate::error::Error;
@@ -195,6 +195,7 @@ pub struct Vlan {
     networks: Networks,
     machines: Arc<Mutex<Vec<MachineHandle>>>,
     log: Logger,
+    chance: Arc<Chance>,
 }
 
 /// Which way between two machines is meant.
@@ -212,8 +213,9 @@ impl Vlan {
         networks: Networks,
         machines: Arc<Mutex<Vec<MachineHandle>>>,
         log: Logger,
+        chance: Arc<Chance>,
     ) -> Self {
-        Self { number, networks, machines, log }
+        Self { number, networks, machines, log, chance }
     }
 
     /// Its number.
@@ -321,14 +323,21 @@ impl Vlan {
         Ok(capture)
     }
 
-    /// A seed for a fault whose test gives none: another one each time. The log tells it.
+    /// A seed for the next fault of a way whose test gives none. It follows from the run's seed, this network, the two machines and how
+    /// many were drawn for them before, so that a run with the same seed has the same ones. The first one that is drawn has the log tell
+    /// the run's seed.
     #[must_use]
-    pub fn any_seed() -> u64 {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let mut hasher = RandomState::new().build_hasher();
-        hasher.write_u64(COUNT.fetch_add(1, Ordering::Relaxed));
-        // Short enough to be typed.
-        hasher.finish() >> 32
+    pub fn draw_seed(&self, from: &str, to: &str) -> u64 {
+        let (seed, is_first) = self.chance.draw(self.number, from, to);
+        if is_first {
+            let run = self.chance.seed();
+            // No call, so not told as one.
+            let line = format!(
+                "faults draw their seeds from the run's, {run}: --seed {run} has the same ones again"
+            );
+            self.log.line(Level::Info, None, line);
+        }
+        seed
     }
 
     fn set(

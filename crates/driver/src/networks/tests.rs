@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use snowboot_config::{Manifest, NodeConfig};
 use snowboot_network::{Burst, Flap, Frame, Impairment, Spread};
 
-use super::{Direction, Networks, Vlan, now, port_name};
+use super::{Direction, Networks, now, port_name};
 use crate::control::lock;
 use crate::testing::FakeLauncher;
 use crate::tests::{Keep, driver};
@@ -198,10 +198,39 @@ fn a_topology_has_machines_that_the_test_has_made() {
 }
 
 #[test]
-fn seeds_differ_and_networks_are_apart() {
-    assert_ne!(Vlan::any_seed(), Vlan::any_seed());
+fn networks_are_apart() {
     let networks = Networks::default();
     let (a, b) = (networks.attach(1, "a:eth1"), networks.attach(2, "b:eth1"));
     a.send(now(), frame(1)).unwrap();
     assert!(b.receive().is_none());
+}
+
+#[test]
+fn a_runs_seed_gives_the_same_seeds_again_and_is_told_once() {
+    let text =
+        "name = 't'\ntest-script = ''\nseed = 7\n[machines.a]\nkernel = 'k'\n[machines.b]\nkernel = 'k'\n";
+    let manifest = Manifest::parse("t.toml".as_ref(), text).unwrap();
+    let drawn = |seed: Option<u64>| {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let options = Options::new(FakeLauncher).sink(Keep(events.clone()));
+        let driver = Driver::new(&manifest, Options { seed, ..options }).unwrap();
+        assert!(!driver.is_seed_used());
+        let vlan = driver.vlan(1);
+        let seeds = [vlan.draw_seed("a", "b"), vlan.draw_seed("a", "b"), vlan.draw_seed("b", "a")];
+        assert!(driver.is_seed_used());
+        assert_eq!(driver.report().seed, driver.seed());
+        driver.log().flush();
+        let events = lock(&events);
+        let told = events.iter().filter_map(|event| match event {
+            Event::Line { text, .. } => Some(text.clone()),
+            _ => None,
+        });
+        (driver.seed(), seeds, told.collect::<Vec<_>>())
+    };
+    let (seed, seeds, told) = drawn(None);
+    assert_eq!((seed, drawn(None).1), (7, seeds), "the manifest's");
+    assert_eq!(told, ["faults draw their seeds from the run's, 7: --seed 7 has the same ones again"]);
+    let (seed, others, _) = drawn(Some(8));
+    assert_eq!(seed, 8);
+    assert!(seeds.iter().all(|seed| !others.contains(seed)));
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::error::Error;
 use crate::event::{BlockInfo, Event, Record, RunError, Sink};
@@ -36,6 +36,7 @@ pub struct Junit {
     file: WholeFile,
     name: String,
     began: Option<SystemTime>,
+    seed: Option<u64>,
     main: Case,
     /// Subtests, in the order of their beginnings.
     cases: Vec<Case>,
@@ -79,7 +80,18 @@ impl Junit {
         let file = WholeFile::prepare("JUnit report", path, troubles)?;
         let main = Case::new(0, "main".to_owned(), None);
         let (name, cases, open) = (String::new(), Vec::new(), Vec::new());
-        Ok(Self { file, name, began: None, main, cases, open, bytes: 0, error: None, written: false })
+        Ok(Self {
+            file,
+            name,
+            began: None,
+            seed: None,
+            main,
+            cases,
+            open,
+            bytes: 0,
+            error: None,
+            written: false,
+        })
     }
 
     fn begin(&mut self, block: &BlockInfo, at: SystemTime) {
@@ -138,6 +150,9 @@ impl Junit {
         let kind = error.map(|error| error.kind.as_str());
         let mut suite = TestSuite::new(SUITE);
         suite.set_time(took).set_timestamp(utc(began));
+        if let Some(seed) = self.seed {
+            suite.add_property(Property::new("seed", seed.to_string()));
+        }
         suite.add_test_cases([&self.main].into_iter().chain(&self.cases).map(|case| self.case(case, kind)));
         let mut report = Report::new(SUITE);
         report.set_time(took).set_timestamp(utc(began)).add_test_suite(suite);
@@ -174,7 +189,8 @@ impl Junit {
 impl Sink for Junit {
     fn record(&mut self, record: &Record) {
         match &record.event {
-            Event::RunBegin { name, .. } => {
+            Event::RunBegin { name, seed, .. } => {
+                self.seed = *seed;
                 self.name = name.clone().unwrap_or_default();
                 self.began = Some(record.wall);
             }

@@ -129,6 +129,6 @@ fn place(path: &Path) -> PathBuf {
 /// Tells reports of a run that has no driver: its manifest is wrong, KVM is missing ...
 pub fn not_started(sinks: Vec<Box<dyn Sink>>, status: i32, error: RunError) {
     let log = Logger::new(sinks);
-    log.event(Event::RunBegin { name: None, machines: Vec::new(), topology: None });
+    log.event(Event::RunBegin { name: None, machines: Vec::new(), topology: None, seed: None });
     log.event(Event::RunEnd { status, error: Some(Arc::new(error)) });
 }

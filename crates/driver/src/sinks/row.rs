@@ -30,6 +30,7 @@ enum What<'a> {
         name: Option<&'a str>,
         machines: Vec<&'a str>,
         topology: Option<&'a Topology>,
+        seed: Option<u64>,
     },
     BlockBegin {
         id: u64,
@@ -112,12 +113,13 @@ impl<'a> Row<'a> {
 impl<'a> What<'a> {
     fn new(event: &'a Event) -> Self {
         match event {
-            Event::RunBegin { name, machines, topology } => Self::RunBegin {
+            Event::RunBegin { name, machines, topology, seed } => Self::RunBegin {
                 schema: SCHEMA,
                 version: env!("CARGO_PKG_VERSION"),
                 name: name.as_deref(),
                 machines: machines.iter().map(AsRef::as_ref).collect(),
                 topology: topology.as_deref(),
+                seed: *seed,
             },
             Event::Begin(block) => Self::BlockBegin {
                 id: block.id,

@@ -27,6 +27,7 @@ impl Story {
             name: Some("a test".into()),
             machines: vec!["server".into()],
             topology: Some(Arc::new(topology)),
+            seed: Some(77),
         });
         story
     }

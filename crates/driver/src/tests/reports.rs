@@ -66,7 +66,7 @@ fn a_test_that_panics_has_its_reports_too() {
         Manifest::parse(Path::new("t.toml"), "name = 't'\ntest-script = ''\n[machines.a]\nkernel = 'k'\n")
             .unwrap();
     let sinks = wanted.open(&troubles).unwrap();
-    let options = Options { launcher: Arc::new(FakeLauncher), sinks, on_global_timeout: None };
+    let options = Options { launcher: Arc::new(FakeLauncher), sinks, on_global_timeout: None, seed: None };
     let driver = Driver::new(&manifest, options).unwrap();
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let mut subtest = driver.subtest("one");

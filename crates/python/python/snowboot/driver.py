@@ -46,6 +46,7 @@ class Driver:
         reports: _native.Reports | None = None,
         on_global_timeout: Callable[[], None] | None = None,
         debug_attach: str | None = None,
+        seed: int | None = None,
     ) -> None:
         # Where the paths of machines that a script describes count from.
         if isinstance(manifest, (str, os.PathLike)):
@@ -61,6 +62,7 @@ class Driver:
             quiet=quiet,
             reports=reports,
             on_global_timeout=on_global_timeout,
+            seed=seed,
         )
         # Absolute: a script may change the current folder.
         self.out_dir = Path(out_dir).absolute()
@@ -86,6 +88,16 @@ class Driver:
 
     def __exit__(self, *_: object) -> None:
         self.finish()
+
+    @property
+    def seed(self) -> int:
+        """What faults without a seed of their own draw theirs from, and what a script's own chance may be drawn from, too."""
+        return self._native.seed
+
+    @property
+    def is_seed_used(self) -> bool:
+        """Whether a fault has drawn from `seed`."""
+        return self._native.is_seed_used
 
     @property
     def name(self) -> str:

@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something fails")
     parser.add_argument("--json-report", type=Path, metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--seed", type=int, metavar="N",
+                        help="draw the chance of faults from this number, as in a run that had it")
     check.add_options(parser)
     parser.add_argument("--debug-hook-attach", metavar="CMD", help=argparse.SUPPRESS)
     add_options(parser)
@@ -229,6 +231,7 @@ class Run:
                 reports=self.reports.native,
                 on_global_timeout=self._on_global_timeout,
                 debug_attach=self.options.debug_hook_attach,
+                seed=getattr(self.options, "seed", None),
             )
         except ManifestError as error:
             raise NotStarted(str(error)) from error
@@ -419,7 +422,7 @@ class Run:
     def _whole_report(self) -> dict[str, Any]:
         driver = self.driver
         # A driver that is stuck cannot tell anything.
-        facts = self.facts or (driver and briefly(driver.report)) or {"machines": [], "memory": None, "topology": None}
+        facts = self.facts or (driver and briefly(driver.report)) or {"machines": [], "memory": None, "topology": None, "seed": None}
         status = 1 if self.status is None else self.status
         return {"name": driver and driver.name} | facts | {
             "seconds": time.monotonic() - self.began,
@@ -432,6 +435,9 @@ class Run:
     def _say_result(self) -> None:
         """The last line: what failed stands above everything about the machines' end."""
         # Without a script there was no test: the error says so.
+        if self.status and self.driver is not None and self.driver.is_seed_used:
+            seed = self.driver.seed
+            say(f"snowboot: its faults were drawn from the seed {seed}: run it with --seed {seed} to have the same ones again")
         if self.driver is not None and self.script and not self.options.quiet:
             by_signal = self.ending is not None and self.ending.kind != "GlobalTimeout"
             result = "passed in" if self.status == 0 else "ended after" if by_signal else "failed after"

@@ -64,7 +64,7 @@ class VLan:
         """Makes the way from `a` to `b` worse, and with `both` the way back in the same manner.
 
         It takes the place of former faults of these ways, and stays until `heal`. Each direction has all of it: with a
-        delay of 20 ms in both, an answer takes 40. Without `seed` there is another one each time; the log tells it.
+        delay of 20 ms in both, an answer takes 40. Without `seed` one is drawn from the run's (`driver.seed`); the log tells it.
 
         * delay, jitter: how long a frame takes, and how far that varies; `spread` is "uniform" (plus or minus at most
           `jitter`), "normal" or "pareto" (`jitter` is the standard deviation). The order of frames stays.
