@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     dead_code,
     reason = "a failed test may panic; not all of the guest is used here"
 )]

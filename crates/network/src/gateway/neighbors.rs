@@ -10,10 +10,10 @@ use super::addresses::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, RESOLVER_V6, ROUTER_
 use super::emit::{self, MTU, Pair};
 use super::{Guest, shares};
 
-/// Addresses known of one guest; the one heard of first makes room. A machine has three, one that bridges containers some more.
-const MOST_OF_GUEST: usize = 64;
-/// Addresses known at once: three of each of as many machines as have addresses. The one heard of first makes room, of the guest that
-/// has most of them.
+/// Addresses known of one guest. One that was heard of only once makes room, or else the one not heard of for longest: whoever makes
+/// up addresses does not come back to them. A machine has three, one that bridges containers some more.
+pub(super) const MOST_OF_GUEST: usize = 64;
+/// Addresses known at once: three of each of as many machines as have addresses. One of the guest that has most of them makes room.
 const MOST_NEIGHBORS: usize = 768;
 /// The least time between two questions for an address: a guest that is not there is asked for at every try to reach it.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -39,11 +39,14 @@ struct Neighbor {
     mac: [u8; 6],
     /// Who said so, and whose share it is of.
     guest: Guest,
+    /// It was heard of more than once.
+    again: bool,
 }
 
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Neighbors {
+    /// The one heard of last at the end.
     known: VecDeque<Neighbor>,
     /// Which addresses were asked for less than [`PAUSE`] ago; no more of them than may be known.
     asked: VecDeque<(IpAddr, Duration)>,
@@ -55,22 +58,30 @@ impl Neighbors {
         if mac[0] & 1 != 0 {
             return;
         }
-        if let Some(known) = self.known.iter_mut().find(|known| known.address == address) {
-            (known.mac, known.guest) = (mac, guest);
-            return;
+        let known = self.known.iter().rposition(|known| known.address == address);
+        let former = known.and_then(|at| self.known.remove(at));
+        if former.is_none() {
+            self.make_room(guest);
         }
+        self.known.push_back(Neighbor { address, mac, guest, again: former.is_some() });
+    }
+
+    fn make_room(&mut self, guest: Guest) {
         let owners = self.known.iter().map(|known| known.guest);
         let is_greedy = owners.clone().filter(|owner| *owner == guest).count() >= MOST_OF_GUEST;
-        if is_greedy || self.known.len() >= MOST_NEIGHBORS {
-            let victim = if is_greedy { Some(guest) } else { shares::victim(owners, guest) };
-            let first = self.known.iter().position(|known| victim.is_none_or(|victim| known.guest == victim));
-            self.known.remove(first.unwrap_or_default());
+        if !is_greedy && self.known.len() < MOST_NEIGHBORS {
+            return;
         }
-        self.known.push_back(Neighbor { address, mac, guest });
+        let victim = if is_greedy { Some(guest) } else { shares::victim(owners, guest) };
+        let theirs = self.known.iter().enumerate();
+        let theirs = theirs.filter(|(_, known)| victim.is_none_or(|victim| known.guest == victim));
+        if let Some((at, _)) = theirs.min_by_key(|(_, known)| known.again) {
+            self.known.remove(at);
+        }
     }
 
     pub(super) fn find(&self, address: IpAddr) -> Option<[u8; 6]> {
-        self.known.iter().find(|known| known.address == address).map(|known| known.mac)
+        self.known.iter().rfind(|known| known.address == address).map(|known| known.mac)
     }
 
     #[cfg(test)]
@@ -80,7 +91,7 @@ impl Neighbors {
 
     /// The guest that has an address, as far as that is known.
     pub(super) fn guest_at(&self, address: IpAddr) -> Guest {
-        let known = self.known.iter().find(|known| known.address == address);
+        let known = self.known.iter().rfind(|known| known.address == address);
         known.map_or(Guest::UNKNOWN, |known| known.guest)
     }
 

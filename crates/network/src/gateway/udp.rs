@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::{ForwardId, Guest, SocketId, shares};
 
-/// Sockets and pings of the guests' at once; the one unused for longest makes room, of the guest that has most of them. Each costs a descriptor of the host's.
+/// Sockets and pings of the guests' at once; the one unused for longest makes room, of the guest that has most of them. Each costs a
+/// descriptor of the host's.
 pub(super) const MOST_FLOWS: usize = 128;
 /// How long answers are waited for after a datagram in either direction (RFC 4787, REQ-5: not less than two minutes).
 const IDLE_AFTER: Duration = Duration::from_secs(120);

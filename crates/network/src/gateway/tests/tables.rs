@@ -84,6 +84,22 @@ fn a_guest_that_makes_up_addresses_is_known_by_few_of_them() {
 }
 
 #[test]
+fn a_guest_that_makes_up_addresses_stays_reachable_at_its_own() {
+    let mut gateway = gateway();
+    let ping = |from: &str| icmp_frame(from, "10.0.2.2", [8, 0], [0; 4], b"");
+    for number in 0..5000u32 {
+        if number % 1000 < 2 {
+            gateway.receive_from(NOW, GREEDY, &ping("10.0.2.15"));
+        }
+        gateway.receive_from(NOW, GREEDY, &ping(&format!("10.0.2.{}", 20 + number % 200)));
+        outgoing(&mut gateway);
+        gateway.actions();
+    }
+    assert_eq!(gateway.neighbors.find("10.0.2.15".parse().unwrap()), Some(MAC));
+    assert_eq!(gateway.neighbors.count(), neighbors::MOST_OF_GUEST);
+}
+
+#[test]
 fn a_flood_of_syns_gets_no_further_than_its_table() {
     let mut gateway = gateway();
     let mut connects = 0;
