@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::host::ensure_packages;
 use crate::run::{HOST_TARGET, cargo_of_its_own, own_target, quiet, step};
 
-const TARGETS: &[&str] = &["arguments", "fuse", "gateway", "monitor", "ninep", "qmp", "switch"];
+const TARGETS: &[&str] = &["arguments", "fuse", "gateway", "monitor", "ninep", "qmp", "switch", "uplink"];
 /// libFuzzer itself is C++.
 const PACKAGES: &[&str] = &["g++"];
 /// A story of more bytes than this is made of repetitions.
@@ -22,8 +22,8 @@ const LONGEST_STORY: u32 = 20;
 /// Arguments of `cargo xtask fuzz`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to try: arguments, monitor and qmp are what `snowboot vm` is told, fuse and ninep are shares, gateway and switch
-    /// are networks; all when none is named
+    /// What to try: arguments, monitor and qmp are what `snowboot vm` is told, fuse and ninep are shares, gateway, switch and
+    /// uplink are networks; all when none is named
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(TARGETS))]
     targets: Vec<String>,
     /// How long, for each
