@@ -100,7 +100,7 @@ impl State {
         }
         self.table.forget(id);
         for other in self.ports.values_mut() {
-            other.inbox.forget(id);
+            other.inbox.leave(id);
         }
         let (_, waiting) = member.inbox.flush();
         self.wake(waiting, wakes);
@@ -120,6 +120,11 @@ impl State {
 
     pub(crate) fn link(&self, id: PortId) -> bool {
         self.ports.get(&id).is_some_and(|member| member.link)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stations_known(&self) -> usize {
+        self.table.len()
     }
 
     /// Gives the former waker back, to be dropped outside the lock.
@@ -271,7 +276,8 @@ impl State {
         let member = self.ports.get_mut(&receiver).filter(|member| member.link && member.ready)?;
         match member.inbox.ask(sender, length, now, &self.limits) {
             Room::At(time) => Some(time),
-            Room::Now => {
+            Room::Now => None,
+            Room::Late => {
                 // The others' waiting has ended too, if there was any.
                 member.inbox.forget(sender);
                 let waiting = member.inbox.give_up();
@@ -287,8 +293,8 @@ impl State {
             return 1;
         }
         let Some(member) = self.ports.get_mut(&way.to) else { return 0 };
-        if member.admits(frame.bytes.len(), Audience::One, &self.limits) {
-            member.push(frame, Audience::One, wakes);
+        if member.admits(way.from, frame.bytes.len(), Audience::One, &self.limits) {
+            member.push(way.from, frame, Audience::One, wakes);
         } else if let Some(captures) = &mut self.captures {
             captures.record(now, way, &frame, member.obstacle(), wakes);
         }
@@ -310,8 +316,8 @@ impl State {
         for (id, member) in self.ports.iter_mut().filter(|(id, _)| **id != sender) {
             copies += 1;
             let audience = if Some(*id) == only { Audience::One } else { Audience::Several };
-            if member.admits(frame.bytes.len(), audience, &self.limits) {
-                member.push(Arc::clone(frame), audience, wakes);
+            if member.admits(sender, frame.bytes.len(), audience, &self.limits) {
+                member.push(sender, Arc::clone(frame), audience, wakes);
             } else if let Some(captures) = &mut self.captures {
                 let way = Way { from: sender, to: *id };
                 captures.record(now, way, frame, member.obstacle(), wakes);
@@ -336,13 +342,13 @@ impl Member {
     }
 
     /// Whether a frame of `length` bytes can be queued; counts it as lost if not.
-    fn admits(&mut self, length: usize, audience: Audience, limits: &Limits) -> bool {
+    fn admits(&mut self, from: PortId, length: usize, audience: Audience, limits: &Limits) -> bool {
         let lost = &mut self.counters.lost;
         if !self.link {
             count(&mut lost.link_down, 1);
             return false;
         }
-        let fits = self.inbox.fits(length, audience, limits);
+        let fits = self.inbox.fits(from, length, audience, limits);
         if !fits {
             count(&mut lost.full, 1);
         }
@@ -355,12 +361,12 @@ impl Member {
     }
 
     /// Queues a frame that was admitted; its owner is woken for the first one.
-    fn push(&mut self, frame: Arc<Frame>, audience: Audience, wakes: &mut Wakes) {
+    fn push(&mut self, from: PortId, frame: Arc<Frame>, audience: Audience, wakes: &mut Wakes) {
         if self.inbox.is_empty() {
             wakes.add(self.waker.as_ref());
         }
         count(&mut self.counters.arrived, 1);
-        self.inbox.push(frame, audience);
+        self.inbox.push(from, frame, audience);
     }
 
     /// Throws away what is queued: whoever waits is to be woken.

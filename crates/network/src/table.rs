@@ -96,6 +96,11 @@ impl<P: Copy + Eq + Hash> Table<P> {
         (now.saturating_sub(entry.seen) < ageing).then_some(entry.port)
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Forgets everything behind `port`.
     pub fn forget(&mut self, port: P) {
         for station in self.by_port.remove(&port).unwrap_or_default() {

@@ -2,6 +2,7 @@
 
 mod faults;
 mod hammer;
+mod hostile;
 mod offload;
 mod patience;
 mod properties;

@@ -14,7 +14,7 @@ pub(super) const SERVER_PORT: u16 = 67;
 pub(super) const CLIENT_PORT: u16 = 68;
 
 /// Addresses that a guest may have, as many as slirp gives away: a machine needs one, one that bridges containers some more.
-const MOST_LEASES: u8 = 16;
+pub(super) const MOST_LEASES: u8 = 16;
 /// What machines of Snowboot's have before the VLAN's and their own number in the Ethernet addresses of their cards.
 const MACHINES: [u8; 4] = [0x52, 0x54, 0x00, 0x12];
 /// In a shared network, machines with numbers up to this one have addresses that nobody else gets: 10.0.2.15 for number 1.
@@ -148,6 +148,11 @@ impl Leases {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.by_number.len()
+    }
+
     fn release(&mut self, mac: [u8; 6]) {
         self.by_number.retain(|_, lease| lease.mac != Some(mac));
     }
@@ -220,7 +225,7 @@ fn reply(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use smoltcp::wire::EthernetAddress;
 
@@ -236,7 +241,12 @@ mod tests {
         message_of([0x52, 0x54, 0, 0, 0, last], kind, wanted)
     }
 
-    fn message_of(mac: [u8; 6], kind: DhcpMessageType, wanted: Option<Ipv4Addr>) -> Vec<u8> {
+    /// What a client says, that has no address yet.
+    pub(in crate::gateway) fn message_of(
+        mac: [u8; 6],
+        kind: DhcpMessageType,
+        wanted: Option<Ipv4Addr>,
+    ) -> Vec<u8> {
         let repr = DhcpRepr {
             message_type: kind,
             transaction_id: 7,

@@ -9,7 +9,7 @@ use super::packet::Piece;
 use super::shares;
 
 /// Packets that are put together at once, of 64 KiB each; the one begun first makes room, of the guest that has most of them.
-const MOST_PACKETS: usize = 8;
+pub(super) const MOST_PACKETS: usize = 8;
 /// Pieces of one packet: the longest one in the smallest pieces that a Linux host makes (its least MTU is 552 bytes).
 const MOST_PIECES: usize = 128;
 /// The longest payload that IP can count.
@@ -62,6 +62,11 @@ impl Fragments {
         let victim = shares::victim(self.0.iter().map(|partial| partial.guest), guest);
         let first = self.0.iter().position(|partial| victim.is_none_or(|victim| partial.guest == victim));
         self.0.remove(first.unwrap_or_default());
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
     }
 
     fn take(&mut self, key: (Pair, u8, u32)) -> Option<Partial> {

@@ -12,8 +12,8 @@ use crate::{Checksum, Frame, Offload, Segmentation, SegmentationKind};
 
 /// Frames that wait at most, and bytes of them: what fits into a queue of the switch. More answers are lost, as on any network;
 /// of the TCP stack's, none is made when there is no room.
-const MOST_FRAMES: usize = 512;
-const MOST_BYTES: usize = 1 << 20;
+pub(super) const MOST_FRAMES: usize = 512;
+pub(super) const MOST_BYTES: usize = 1 << 20;
 
 /// The frames.
 #[derive(Debug, Default)]
@@ -26,6 +26,11 @@ impl Outbox {
     /// Whether half of it is free, so that one more turn of anybody fits.
     pub(super) fn has_room(&self) -> bool {
         self.frames.len() < MOST_FRAMES / 2 && self.bytes < MOST_BYTES / 2
+    }
+
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.frames.len(), self.bytes)
     }
 
     pub(super) fn next(&mut self) -> Option<Frame> {

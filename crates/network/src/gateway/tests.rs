@@ -1,5 +1,6 @@
 //! The gateway with a guest that is made of single frames, and a host that is made of answers to its actions.
 
+mod floods;
 mod hostile;
 mod tables;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::{ForwardId, Guest, SocketId, shares};
 
-/// Sockets and pings of the guests' at once; the one unused for longest makes room, of the guest that has most of them. Each costs a
-/// descriptor of the host's.
+/// Sockets and pings of the guests' at once; each costs a descriptor of the host's. The one unused for longest makes room, of the guest
+/// that has most of them, those that were used only once first: what floods the table does not come back.
 pub(super) const MOST_FLOWS: usize = 128;
 /// How long answers are waited for after a datagram in either direction (RFC 4787, REQ-5: not less than two minutes).
 const IDLE_AFTER: Duration = Duration::from_secs(120);
@@ -36,6 +36,8 @@ struct Flow {
     /// Whose share it is of.
     guest: Guest,
     used: Duration,
+    /// It was used more than once, in either direction.
+    again: bool,
     /// Where answers go that are for somebody behind a host forward.
     peer: Option<(ForwardId, SocketAddr)>,
 }
@@ -60,7 +62,7 @@ impl Datagrams {
         }
         let id = SocketId(self.next);
         self.next = self.next.wrapping_add(1);
-        self.flows.insert(id, Flow { owner, guest, used: now, peer: None });
+        self.flows.insert(id, Flow { owner, guest, used: now, again: false, peer: None });
         self.by_owner.insert(owner, id);
         (id, evicted)
     }
@@ -68,7 +70,7 @@ impl Datagrams {
     /// The flow of `owner`, if there is one, which is used now.
     pub(super) fn find(&mut self, now: Duration, owner: Owner) -> Option<SocketId> {
         let id = *self.by_owner.get(&owner)?;
-        self.flows.get_mut(&id)?.used = now;
+        self.flows.get_mut(&id)?.touch(now);
         Some(id)
     }
 
@@ -120,7 +122,7 @@ impl Datagrams {
     /// Who has a flow, which is used now.
     pub(super) fn owner(&mut self, now: Duration, id: SocketId) -> Option<Owner> {
         let flow = self.flows.get_mut(&id)?;
-        flow.used = now;
+        flow.touch(now);
         Some(flow.owner)
     }
 
@@ -161,7 +163,13 @@ impl Datagrams {
         let victim = shares::victim(self.flows.values().map(|flow| flow.guest), guest);
         let of_victim =
             self.flows.iter().filter(|(_, flow)| victim.is_none_or(|victim| flow.guest == victim));
-        of_victim.min_by_key(|(_, flow)| flow.used).map(|(id, _)| *id)
+        of_victim.min_by_key(|(_, flow)| (flow.again, flow.used)).map(|(id, _)| *id)
+    }
+}
+
+impl Flow {
+    fn touch(&mut self, now: Duration) {
+        (self.used, self.again) = (now, true);
     }
 }
 

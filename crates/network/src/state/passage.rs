@@ -136,7 +136,7 @@ impl State {
         let way = flight.way;
         let length = flight.frame.bytes.len();
         let is_full = self.ports.get(&way.to).is_some_and(|member| {
-            member.link && member.ready && !member.inbox.fits(length, flight.audience, &self.limits)
+            member.link && member.ready && !member.inbox.fits(way.from, length, flight.audience, &self.limits)
         });
         let waits = flight.audience == Audience::One && !flight.is_overdue(now) && !self.is_separated(way);
         let Some(faults) = &mut self.faults else { return };
@@ -213,13 +213,13 @@ impl State {
         wakes: &mut Wakes,
     ) {
         let Some(member) = self.ports.get_mut(&way.to) else { return };
-        let admitted = member.admits(frame.bytes.len(), audience, &self.limits);
+        let admitted = member.admits(way.from, frame.bytes.len(), audience, &self.limits);
         let what = if admitted { crossing.map(What::Arrived) } else { Some(member.obstacle()) };
         if let (Some(captures), Some(what)) = (&mut self.captures, what) {
             captures.record(now, way, &frame, what, wakes);
         }
         if admitted {
-            member.push(frame, audience, wakes);
+            member.push(way.from, frame, audience, wakes);
         }
     }
 

@@ -142,7 +142,10 @@ fn senders_are_woken_in_the_order_they_came_and_none_pushes_in() {
     ports[1].send(START, frame(address(3), address(1), b"")).unwrap_err();
     ports[2].send(START, frame(address(3), address(2), b"")).unwrap_err();
     ports[3].receive().unwrap();
-    assert_eq!(*order.lock().unwrap(), [2, 0, 1]);
+    // Who has nothing there yet is before who has filled it.
+    assert_eq!(*order.lock().unwrap(), [0, 1]);
+    while ports[3].receive().is_some() {}
+    assert_eq!(*order.lock().unwrap(), [0, 1, 2]);
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn a_flooded_frame_waits_for_nobody_when_several_would_get_it() {
 
 #[test]
 fn flooded_frames_leave_half_of_a_queue_to_unicast() {
-    for length in [0, 2_600] {
+    for length in [0, 2_400] {
         let (_switch, ports) = network(3);
         let half = if length == 0 { SMALL.queue_frames / 2 } else { 1 };
         for _ in 0..10 {
