@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use snowboot_config::{Manifest, NamedNetworks, NodeConfig, Topology, UplinkConfig};
+use snowboot_config::{Manifest, NamedNetworks, NodeConfig, Topology, UplinkConfig, UplinkKind};
 
 use crate::backoff::Backoff;
 use crate::control::{CommandHook, Control, Ended, InterruptHook, lock};
@@ -35,6 +35,7 @@ pub struct Driver {
     /// Those of the networks that have names.
     named_networks: NamedNetworks,
     uplinks: Vec<UplinkConfig>,
+    gateways: Arc<BTreeSet<u8>>,
     chance: Arc<Chance>,
     control: Arc<Control>,
     log: Logger,
@@ -70,11 +71,14 @@ impl Driver {
         launcher
             .open_uplinks(&uplinks)
             .map_err(|error| Error::setup_because("the networks' uplinks", error))?;
+        let gateways = uplinks.iter().filter(|uplink| matches!(uplink.leads_to, UplinkKind::UserNetwork(_)));
+        let gateways = Arc::new(gateways.map(|uplink| uplink.network).collect());
         let run = RunParts {
             launcher: launcher.clone(),
             control: control.clone(),
             log: log.clone(),
             folders: folders.clone(),
+            gateways: Arc::clone(&gateways),
         };
         let machines: Vec<MachineHandle> = manifest
             .numbered()
@@ -95,6 +99,7 @@ impl Driver {
             networks,
             named_networks: manifest.networks.clone(),
             uplinks: manifest.uplinks.clone(),
+            gateways,
             chance,
             launcher,
             control,
@@ -164,6 +169,7 @@ impl Driver {
             control: self.control.clone(),
             log: self.log.clone(),
             folders: self.folders.clone(),
+            gateways: self.gateways.clone(),
         };
         let machine = MachineHandle::new(name, number, node, run);
         all.push(machine.clone());

@@ -7,6 +7,7 @@ mod power;
 mod shares;
 mod trouble;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ const STARTING_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct MachineHandle(Arc<Inner>);
 
+const NO_WAY_TO_HOST: &str =
+    "it has no network card that leads to the host; give it `user-network = true` in the manifest";
+
 /// What all machines of a run have in common.
 #[derive(Clone)]
 pub(crate) struct RunParts {
@@ -53,6 +57,8 @@ pub(crate) struct RunParts {
     pub(crate) control: Arc<Control>,
     pub(crate) log: Logger,
     pub(crate) folders: Arc<Folders>,
+    /// VLANs with a user network that their machines share.
+    pub(crate) gateways: Arc<BTreeSet<u8>>,
 }
 
 struct Inner {
@@ -63,6 +69,7 @@ struct Inner {
     control: Arc<Control>,
     log: Logger,
     folders: Arc<Folders>,
+    gateways: Arc<BTreeSet<u8>>,
     console: Arc<ConsoleLog>,
     life: Mutex<Life>,
     /// Held while a command runs in the shell.
@@ -115,7 +122,7 @@ impl fmt::Debug for MachineHandle {
 
 impl MachineHandle {
     pub(crate) fn new(name: &str, number: u8, node: NodeConfig, run: RunParts) -> Self {
-        let RunParts { launcher, control, log, folders } = run;
+        let RunParts { launcher, control, log, folders, gateways } = run;
         Self(Arc::new(Inner {
             name: name.into(),
             number,
@@ -124,6 +131,7 @@ impl MachineHandle {
             control,
             log,
             folders,
+            gateways,
             console: Arc::default(),
             life: Mutex::default(),
             turn: Turn::default(),
@@ -437,27 +445,30 @@ impl MachineHandle {
     /// # Errors
     /// When it does not run or has no such card.
     pub fn set_user_link(&self, up: bool) -> Result<(), Error> {
-        self.check_user_network("has no link to change")?;
+        if self.node().user_network.is_none() {
+            return Err(self.trouble(&format!("has no link to change: {NO_WAY_TO_HOST}")));
+        }
         self.plug(0, up)
     }
 
-    /// Forwards a port of the host's to the guest, through its user network; the answer is where the host listens.
+    /// Whether it has a user network, of its own or of one of its VLANs.
+    #[must_use]
+    pub fn reaches_host(&self) -> bool {
+        let node = self.node();
+        node.user_network.is_some() || node.vlans.iter().any(|vlan| self.0.gateways.contains(vlan))
+    }
+
+    /// Forwards a port of the host's to the guest, through its user network, or else the first one that it shares; the answer is
+    /// where the host listens.
     ///
     /// # Errors
     /// When it does not run, has no user network, or the port cannot be had.
     pub fn forward(&self, forward: PortForward) -> Result<SocketAddr, Error> {
-        self.check_user_network("cannot forward a port")?;
+        if !self.reaches_host() {
+            return Err(self.trouble(&format!("cannot forward a port: {NO_WAY_TO_HOST}")));
+        }
         let vm = self.running("cannot forward a port: it is not running")?.vm;
         vm.forward(forward).map_err(|error| self.trouble_because("cannot forward a port", error))
-    }
-
-    fn check_user_network(&self, what: &str) -> Result<(), Error> {
-        if self.node().user_network.is_some() {
-            return Ok(());
-        }
-        let why =
-            "it has no network card that leads to the host; give it `user-network = true` in the manifest";
-        Err(self.trouble(&format!("{what}: {why}")))
     }
 
     fn plug(&self, card: usize, up: bool) -> Result<(), Error> {

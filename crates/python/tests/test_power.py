@@ -89,6 +89,22 @@ class Monitor(Scratch):
         self.assertEqual(ask("quit"), "quit\r\n")
         self.assertFalse(machine.booted)
 
+    def test_a_machine_that_shares_a_user_network_forwards(self) -> None:
+        text = (
+            "name = 't'\ntest-script = ''\n[networks.lan]\nuser-network = true\n[networks.other]\n"
+            "[machines.near]\nkernel = 'k'\nvlans = ['lan']\n[machines.far]\nkernel = 'k'\nvlans = ['other']\n"
+        )
+        driver = snowboot.Driver(self.write(text), kvm_device="fake", log_level="error")
+        driver.set_serial(False)
+        self.addCleanup(driver.finish)
+        near, far = driver.machine("near"), driver.machine("far")
+        near.connect()
+        self.assertEqual(near.forward_port(), 8080)
+        near.send_monitor_command("hostfwd_add tcp::0-:81")
+        far.connect()
+        with self.assertRaisesRegex(MachineError, "far: .*no network card that leads to the host"):
+            far.forward_port()
+
     def test_a_machine_on_the_user_network_has_one_more_card_and_forwards(self) -> None:
         text = "name = 't'\ntest-script = ''\n[machines.machine]\nkernel = 'k'\nuser-network = true\n"
         driver = snowboot.Driver(self.write(text), kvm_device="fake", log_level="error")

@@ -88,6 +88,11 @@ impl Machine {
     }
 
     #[getter]
+    fn reaches_host(&self) -> bool {
+        self.handle.reaches_host()
+    }
+
+    #[getter]
     fn user_network(&self) -> bool {
         self.handle.node().user_network.is_some()
     }

@@ -128,7 +128,7 @@ class Monitor(Core):
             case ["set_link", card, "on" | "off" as state]:
                 native.set_card_link(card_of(native, card), state == "on")
             case ["hostfwd_add", *_, rule]:
-                if not native.user_network:
+                if not native.reaches_host:
                     raise self._refusal(line, NO_HOST_CARD)
                 try:
                     native.forward_port(rule)
