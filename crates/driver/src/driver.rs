@@ -70,7 +70,7 @@ impl Driver {
         let uplinks = uplinks_in_run(&manifest.uplinks, &folders)?;
         launcher
             .open_uplinks(&uplinks)
-            .map_err(|error| Error::setup_because("the networks' uplinks", error))?;
+            .map_err(|error| Error::setup_because("an uplink of the networks cannot be opened", error))?;
         let gateways = uplinks.iter().filter(|uplink| matches!(uplink.leads_to, UplinkKind::UserNetwork(_)));
         let gateways = Arc::new(gateways.map(|uplink| uplink.network).collect());
         let run = RunParts {

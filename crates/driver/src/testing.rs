@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use snowboot_config::{Manifest, NodeConfig, PortForward};
+use snowboot_config::{Manifest, NodeConfig, PortForward, UplinkConfig, UplinkKind};
 
 use self::port::FakePort;
 use crate::console::ConsoleWriter;
@@ -41,7 +41,8 @@ pub fn driver(machines: &[&str]) -> Result<Driver, Error> {
 /// has no netcat, one with `deaf-nc` a netcat that gets no answer, and one with `unix-nc` a netcat that looks for files;
 /// one with `no-tar` has no tar, one with `no-port` no channel for files, and one with `bad-unit` a systemd whose units
 /// have all failed; one with `slow-systemd` has a systemd that takes half a second and whose units are active when there
-/// is a file of their name, without its end; one with `stage-1` greets again when it is told to isolate a unit; one with `marks`
+/// is a file of their name, without its end; uplinks lead nowhere, and one to a VDE `refuse` is
+/// refused; one with `stage-1` greets again when it is told to isolate a unit; one with `marks`
 /// says that its init and its userland are there, and makes the mark 20 twice, when it starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FakeLauncher;
@@ -67,6 +68,11 @@ impl Launcher for FakeLauncher {
         let files = Arc::new(FakePort::new(!cmdline.contains("no-port")));
         let times = tell_times(fake.clone(), cmdline.contains("marks"));
         Ok(Launched { vm: Arc::new(FakeVm(fake.clone())), shell: Arc::new(FakeShell(fake)), files, times })
+    }
+
+    fn open_uplinks(&self, uplinks: &[UplinkConfig]) -> Result<(), BoxError> {
+        let refused = |uplink: &UplinkConfig| matches!(&uplink.leads_to, UplinkKind::Vde(path) if path.ends_with("refuse"));
+        if uplinks.iter().any(refused) { Err("the fake switch refuses".into()) } else { Ok(()) }
     }
 }
 

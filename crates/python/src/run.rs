@@ -75,8 +75,8 @@ impl Driver {
                 });
             })
         });
-        let native =
-            Native::new(&manifest, Options { launcher, sinks, on_global_timeout, seed }).map_err(trouble)?;
+        let options = Options { launcher, sinks, on_global_timeout, seed };
+        let native = Native::new(&manifest, options).map_err(|error| MachineError::new_err(error.chain()))?;
         let run = Run::new();
         native.set_interrupt_hook(Some(run.hook()));
         Ok(Self { native: Arc::new(native), manifest, run })

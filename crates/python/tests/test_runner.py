@@ -73,6 +73,15 @@ class Good(Scratch):
         subprocess.run(command, env=self.environment(), cwd=self.folder, timeout=60, check=True, capture_output=True)
         self.assertTrue(json.loads((self.folder / "report.json").read_text())["passed"])
 
+    def test_an_uplink_that_cannot_be_opened_is_told_with_the_reason(self) -> None:
+        path = self.write(manifest("start_all()\n") + "[[uplinks]]\nvde = 'refuse'\n")
+        run = subprocess.run(
+            self.runner(path), env=self.environment(), timeout=60, check=False, capture_output=True, text=True)
+        self.assertEqual(run.returncode, 1)
+        self.assertEqual(
+            run.stderr,
+            "snowboot: error: an uplink of the networks cannot be opened\ncaused by: the fake switch refuses\n")
+
     def test_a_forked_process_ends_alone(self) -> None:
         script = (
             "import signal, sys\n"

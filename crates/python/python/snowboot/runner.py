@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__, check
 from .driver import Driver
 from .ending import Ending, Watchdog, briefly
-from .errors import GlobalTimeout, ManifestError, TestScriptError
+from .errors import GlobalTimeout, MachineError, ManifestError, TestScriptError
 from .report import ReportError, ReportFile
 from .reports import Reports, add_options
 from .script import starts_machines
@@ -233,7 +233,7 @@ class Run:
                 debug_attach=self.options.debug_hook_attach,
                 seed=getattr(self.options, "seed", None),
             )
-        except ManifestError as error:
+        except (MachineError, ManifestError) as error:
             raise NotStarted(str(error)) from error
 
     # Ends from outside
