@@ -1,5 +1,6 @@
 //! From the switch to the guest.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use crate::timer::Timer;
 const FRAMES_AT_ONCE: usize = 256;
 
 /// How long a frame waits for more buffers while there are some: a driver whose ring is full of small ones, and that
-/// waits for a frame itself, would wait for ever. Without any buffers a frame waits as long as it takes.
+/// waits for a frame itself, would wait for ever. Where the driver uses several queues, it waits no longer for one that has none
+/// while another has: one of a vCPU that does nothing else for long holds up nobody. Without any buffers a frame waits as long
+/// as it takes.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What became of a frame.
@@ -69,11 +72,27 @@ impl Guest<'_> {
         self.queues.get_mut(receive_queue(pair)).and_then(Option::as_mut)
     }
 
-    /// The queue for a frame: the first where the driver has not enabled the one that it belongs to.
-    fn queue_for(&mut self, frame: &Frame) -> Option<&mut Queue> {
+    /// The pair for a frame: the first where the driver has not enabled the queue that it belongs to.
+    fn pair_for(&mut self, frame: &Frame) -> u16 {
         let pair = if self.pairs > 1 { self.steering.pair(&frame.bytes, self.pairs) } else { 0 };
-        let pair = if self.queue_of(pair).is_some() { pair } else { 0 };
-        self.queue_of(pair)
+        if self.queue_of(pair).is_some() { pair } else { 0 }
+    }
+
+    /// Delivers a frame to the queue of `pair`, where the driver has enabled it.
+    fn deliver(&mut self, pair: u16, frame: &Frame, budget: &mut u16) -> Result<Delivery, QueueFault> {
+        let features = self.features;
+        self.queue_of(pair).map_or(Ok(Delivery::Wait), |queue| deliver(queue, features, frame, budget))
+    }
+
+    /// The same to the first of the others that has buffers.
+    fn deliver_beside(&mut self, pair: u16, frame: &Frame, budget: &mut u16) -> Result<Delivery, QueueFault> {
+        for other in (0..self.pairs).filter(|other| *other != pair) {
+            let delivery = self.deliver(other, frame, budget)?;
+            if matches!(delivery, Delivery::Done | Delivery::Later) {
+                return Ok(delivery);
+            }
+        }
+        Ok(Delivery::Wait)
     }
 
     /// As many buffers as its rings have.
@@ -88,34 +107,31 @@ pub(super) struct Inbound {
     frame: Option<Frame>,
     /// Since when there have been too few buffers for it, though some.
     short_since: Option<Duration>,
+    /// Pairs whose receive queues have had no buffers for long.
+    dry: BTreeSet<u16>,
     pub(super) patience: Timer,
 }
 
 impl Inbound {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { frame: None, short_since: None, patience: Timer::new()? })
+        Ok(Self { frame: None, short_since: None, dry: BTreeSet::new(), patience: Timer::new()? })
     }
 
     /// Throws the frame away.
     pub(super) fn clear(&mut self) {
         self.frame = None;
         self.short_since = None;
+        self.dry.clear();
         self.patience.clear();
     }
 
     /// Delivers frames; `true` when it stopped although there may be more.
     fn fill(&mut self, guest: &mut Guest<'_>, port: &Port, now: Duration) -> Result<bool, QueueFault> {
-        let features = guest.features;
         // A driver that gives back useless buffers as fast as they come would keep a turn going for ever.
         let mut budget = guest.buffers();
         for _ in 0..FRAMES_AT_ONCE {
             let Some(frame) = self.frame.take().or_else(|| port.receive()) else { return Ok(false) };
-            let Some(queue) = guest.queue_for(&frame) else { return Ok(false) };
-            let delivery = match deliver(queue, features, &frame, &mut budget)? {
-                Delivery::Short if self.is_out_of_patience(now) => Delivery::Lost,
-                delivery => delivery,
-            };
-            match delivery {
+            match self.deliver(guest, &frame, &mut budget, now)? {
                 Delivery::Done => {
                     self.short_since = None;
                     port.recycle(frame.bytes);
@@ -135,6 +151,30 @@ impl Inbound {
             }
         }
         Ok(true)
+    }
+
+    fn deliver(
+        &mut self,
+        guest: &mut Guest<'_>,
+        frame: &Frame,
+        budget: &mut u16,
+        now: Duration,
+    ) -> Result<Delivery, QueueFault> {
+        let pair = guest.pair_for(frame);
+        let delivery = guest.deliver(pair, frame, budget)?;
+        if !matches!(delivery, Delivery::Wait) {
+            self.dry.remove(&pair);
+        }
+        Ok(match delivery {
+            Delivery::Short if self.is_out_of_patience(now) => Delivery::Lost,
+            Delivery::Wait
+                if guest.pairs > 1 && (self.dry.contains(&pair) || self.is_out_of_patience(now)) =>
+            {
+                self.dry.insert(pair);
+                guest.deliver_beside(pair, frame, budget)?
+            }
+            delivery => delivery,
+        })
     }
 
     fn is_out_of_patience(&mut self, now: Duration) -> bool {

@@ -151,6 +151,36 @@ fn a_queue_that_the_driver_left_disabled_gets_nothing() {
 }
 
 #[test]
+fn a_queue_without_buffers_holds_up_the_others_for_a_moment_only() {
+    let mut bench = both();
+    for (transmit, guest_port) in [(TRANSMIT, 1000), (SECOND_TRANSMIT, 1001)] {
+        bench.driver.request(transmit, &[&[0; HEADER], &datagram(PEER, ADDRESS, guest_port)], &[]);
+        assert!(bench.peer.receive().is_some());
+    }
+    for _ in 0..10 {
+        bench.driver.add(RECEIVE, &[], &[1526]);
+    }
+    for guest_port in [1001, 1000, 1001] {
+        bench.deliver(&datagram(ADDRESS, PEER, guest_port));
+    }
+    assert_eq!(received_on(&mut bench), [0, 0], "it may have some soon");
+    let pass = |bench: &mut Bench, milliseconds| {
+        *bench.time.lock().unwrap() += Duration::from_millis(milliseconds);
+        bench.driver.source_ready(PATIENCE).unwrap();
+        received_on(bench)
+    };
+    assert_eq!(pass(&mut bench, 99), [0, 0]);
+    assert_eq!(pass(&mut bench, 1), [3, 0]);
+    bench.deliver(&datagram(ADDRESS, PEER, 1001));
+    assert_eq!(received_on(&mut bench), [1, 0], "without waiting again");
+    bench.driver.add(SECOND_RECEIVE, &[], &[1526]);
+    bench.deliver(&datagram(ADDRESS, PEER, 1001));
+    assert_eq!(received_on(&mut bench), [0, 1]);
+    bench.deliver(&datagram(ADDRESS, PEER, 1001));
+    assert_eq!(received_on(&mut bench), [0, 0], "it had some: it is waited for");
+}
+
+#[test]
 fn each_ring_is_the_first_in_its_turn_when_the_switch_has_room_again() {
     let (switch, time) =
         (Switch::with_limits(Limits { queue_frames: 2, ..Limits::default() }), Arc::default());
