@@ -49,6 +49,14 @@ def cpu_seconds(processes):
     return kernel_threads() + sum(time.clock_gettime((~it.pid << 3) | 2) for it in processes)
 
 
+def exits():
+    """How often guests have left for the host since that was started; None where it does not say."""
+    try:
+        return int(Path("/sys/kernel/debug/kvm/exits").read_text())
+    except OSError:
+        return None
+
+
 def lines(processes, until):
     """What the processes say, whole lines, until the time is up or one that is no switch has nothing more to say."""
     with selectors.DefaultSelector() as selector:
@@ -66,7 +74,7 @@ def lines(processes, until):
 
 
 def run(way, parts, log):
-    """For each part its CPU seconds and how much was done; None if it did not end."""
+    """For each part how much was done, its CPU seconds and exits of guests; None if it did not end."""
     processes, spent, over = [], {}, False
     begun = part = None
     try:
@@ -95,11 +103,12 @@ def run(way, parts, log):
             log.flush()
             match text.split():
                 case ["MARK", "begin", part]:
-                    begun = cpu_seconds(processes)
+                    begun, left = cpu_seconds(processes), exits()
                 case ["COUNT", count] if begun is not None:
-                    spent[part] = int(count), 0
+                    spent[part] = int(count), 0, None
                 case ["MARK", "end", part] if part in spent:
-                    spent[part] = spent[part][0], cpu_seconds(processes) - begun
+                    more = exits()
+                    spent[part] = spent[part][0], cpu_seconds(processes) - begun, None if more is None else more - left
                     begun = None
                 case ["MARK", "over"]:
                     over = True
@@ -194,6 +203,7 @@ def main():
     for name in ["snowboot", "kernel", "elf-kernel", "initrd", "traffic", "work", "json"]:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--firecracker")
+    parser.add_argument("--emulated", action="store_true", help="this host is there for this only")
     parser.add_argument("--jobs", default="tcp,trips,udp,gateway")
     parser.add_argument("--only", default="", help="only ways whose name has this in it")
     parser.add_argument("--runs", type=int, default=3)
@@ -201,6 +211,8 @@ def main():
     work = Path(args.work)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    if args.emulated:
+        subprocess.run(["mount", "-t", "debugfs", "none", "/sys/kernel/debug"], check=False, capture_output=True)
     for name in ["kernel", "elf_kernel", "initrd", "snowboot", "traffic", "firecracker"]:
         if path := getattr(args, name):
             place = work / Path(path).name
@@ -218,16 +230,18 @@ def main():
             for way, parts in ways:
                 spent = run(way, parts, log)
                 all_ended = all_ended and spent is not None and len(spent) == len(parts)
-                for part, (count, seconds) in (spent or {}).items():
-                    done.setdefault((part, way.name), []).append((count, seconds))
-                    print(f"{way.name:24} {part:8} {count} in {seconds:.3f} s", file=sys.stderr)
+                for part, (count, seconds, left) in (spent or {}).items():
+                    done.setdefault((part, way.name), []).append((count, seconds, left))
+                    print(f"{way.name:24} {part:8} {count} in {seconds:.3f} s, {left} exits", file=sys.stderr)
     for it in servers:
         it.kill()
         it.wait()
     figures = []
     for (part, way), runs in sorted(done.items(), key=lambda item: jobs.index(item[0][0])):
-        rates = [count / seconds for count, seconds in runs]
-        figures.append({"way": way, "part": part, "rate": statistics.median(rates), "all": rates, "counts": [count for count, _ in runs]})
+        counts, seconds, left = zip(*runs, strict=True)
+        rates = [count / time for count, time in zip(counts, seconds, strict=True)]
+        figure = {"way": way, "part": part, "rate": statistics.median(rates), "all": rates, "counts": counts}
+        figures.append(figure if None in left else figure | {"exits": left})
     Path(args.json).write_text(json.dumps(figures, indent=1))
     return 0 if all_ended else SOME_MISSING
 

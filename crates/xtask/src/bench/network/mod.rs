@@ -181,6 +181,9 @@ fn measure(
     let mut command = demo::lab_with(LIMIT, options)?;
     command.arg("python3").arg(project_root().join(SCRIPT));
     command.args(["--jobs", &session.jobs, "--only", &args.only, "--runs", &args.runs.to_string()]);
+    if !lab::has_hardware_virtualization() {
+        command.arg("--emulated");
+    }
     let files = [
         ("--snowboot", programs.snowboot.as_path()),
         ("--traffic", &programs.traffic),

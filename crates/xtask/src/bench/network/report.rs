@@ -12,6 +12,21 @@ pub(super) struct Figure {
     pub(super) all: Vec<f64>,
     /// How many of them there were.
     pub(super) counts: Vec<u64>,
+    /// How often the guests left for the host; empty where that does not say.
+    #[serde(default)]
+    pub(super) exits: Vec<u64>,
+}
+
+impl Figure {
+    /// Exits for each of `unit`: of the run that had fewest.
+    fn exits_each(&self, unit: f64) -> Option<f64> {
+        let each = self.exits.iter().zip(&self.counts).map(|(exits, count)| {
+            let [exits, count] =
+                [*exits, *count].map(|number| u32::try_from(number).map_or(f64::NAN, f64::from));
+            exits * unit / count
+        });
+        each.min_by(f64::total_cmp)
+    }
 }
 
 /// Snowboot's own name among the ways.
@@ -79,9 +94,10 @@ pub(super) fn table(rows: &[Row], figures: &[Figure]) -> String {
         text.push_str(&format!("| {what} | {way} | at least {least:.1} x | {measured} | {verdict} |\n"));
     }
     text.push_str(
-        "\n| traffic | way | per CPU second | min to max | arrived |\n| --- | --- | --- | --- | --- |\n",
+        "\n| traffic | way | per CPU second | min to max | exits each | arrived |\n| --- | --- | --- | --- | --- | --- |\n",
     );
-    for Figure { way, part, rate, all, counts } in figures {
+    for figure in figures {
+        let Figure { way, part, rate, all, counts, .. } = figure;
         let (unit, scale) = match part.as_str() {
             "tcp" | "gateway" => ("MiB", 1_048_576.0),
             "udp" => ("datagrams", 1.0),
@@ -89,9 +105,12 @@ pub(super) fn table(rows: &[Row], figures: &[Figure]) -> String {
         };
         let min = all.iter().copied().fold(f64::INFINITY, f64::min) / scale;
         let max = all.iter().copied().fold(0.0, f64::max) / scale;
+        // On an emulated host there may be less than one.
+        let digits = if max < 10.0 { 2 } else { 0 };
+        let exits = figure.exits_each(scale).map_or("n/a".to_owned(), |each| format!("{each:.1}"));
         let arrived = counts.iter().min().copied().unwrap_or_default();
         text.push_str(&format!(
-            "| {part} | {way} | {:.0} {unit} | {min:.0} to {max:.0} | {arrived} |\n",
+            "| {part} | {way} | {:.digits$} {unit} | {min:.digits$} to {max:.digits$} | {exits} | {arrived} |\n",
             rate / scale
         ));
     }
@@ -109,6 +128,7 @@ mod tests {
             rate,
             all: vec![rate / 2.0, rate * 2.0],
             counts: vec![9, 8],
+            exits: vec![27, 32],
         }
     }
 
@@ -128,6 +148,7 @@ mod tests {
             text.contains("| firecracker + bridge | at least 1.2 x | not measured | MISSED |\n"),
             "{text}"
         );
-        assert!(text.contains("| tcp | snowboot | 300 MiB | 150 to 600 | 8 |\n"), "{text}");
+        assert!(text.contains("| tcp | snowboot | 300 MiB | 150 to 600 | "), "{text}");
+        assert!(text.contains("| udp | snowboot | 299 datagrams | 150 to 598 | 3.0 | 8 |\n"), "{text}");
     }
 }
