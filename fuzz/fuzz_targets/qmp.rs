@@ -102,7 +102,7 @@ fuzz_target!(|sayings: Vec<Saying>| {
     for byte in sayings.iter().flat_map(Saying::bytes).take(MOST_SAID) {
         let (before, had_begun) = (machine.done(), session.has_begun());
         let mut reply = None;
-        session.feed(byte, &machine, |told| {
+        session.feed(byte, &machine, |told, _| {
             reply = Some(told.clone());
             true
         });
