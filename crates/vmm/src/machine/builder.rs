@@ -21,7 +21,7 @@ use snowboot_devices::warnings::Warnings;
 use snowboot_network::Port;
 
 use super::disks::{self, TemporaryDisks};
-use super::platform::{Pace, Platform};
+use super::platform::{Platform, Thread};
 use super::{Handles, Machine, pmem, shares, vhost_user};
 use crate::arch::{acpi, boot, cpuid, layout, regs};
 use crate::kvm::{Kvm, Vm};
@@ -265,7 +265,7 @@ fn attach_consoles(
         return Ok(None);
     }
     let (console, control) = Console::new(ends).map_err(Error::host("set up the consoles"))?;
-    platform.add_virtio(Box::new(console), Pace::Quick)?;
+    platform.add_virtio(Box::new(console), Thread::Shared)?;
     Ok(Some(control))
 }
 
@@ -279,7 +279,7 @@ fn attach_nics(
         let (net, control) = Net::new(nic.mac.octets(), port, Arc::new(monotonic))
             .map_err(Error::host("set up a network card"))?;
         let net = net.for_vcpus(config.vcpus.get().into());
-        let transport = platform.add_shared_virtio(Box::new(net), Pace::Quick)?;
+        let transport = platform.add_shared_virtio(Box::new(net), Thread::Own("net"))?;
         control.serve_in_place(Arc::downgrade(&transport));
         controls.push(control);
     }
@@ -295,5 +295,5 @@ fn monotonic() -> Duration {
 
 fn attach_entropy(platform: &mut Platform) -> Result<(), Error> {
     let source = File::open("/dev/urandom").map_err(Error::host("open /dev/urandom"))?;
-    platform.add_virtio(Box::new(Entropy::new(source)), Pace::Quick)
+    platform.add_virtio(Box::new(Entropy::new(source)), Thread::Shared)
 }

@@ -13,7 +13,7 @@ use snowboot_devices::block::{Block, Changes, Disk, DiskError, Format, Options, 
 use snowboot_devices::warnings::Warnings;
 
 use super::helpers::Pool;
-use super::platform::{Pace, Platform};
+use super::platform::{Platform, Thread};
 use crate::Error;
 use crate::arch::layout::MIB;
 
@@ -59,7 +59,7 @@ pub(super) fn attach(
         let helpers = Arc::new(Pool::new(format!("help{index}:{}", config.name), engine));
         let device = Block::new(opened, options).warn(warnings.clone());
         let device = device.help(helpers).map_err(Error::host("set up a disk"))?;
-        platform.add_virtio(Box::new(device), Pace::Slow)?;
+        platform.add_virtio(Box::new(device), Thread::Own("disk"))?;
     }
     Ok(())
 }

@@ -388,11 +388,11 @@ impl Threads<'_> {
         platform: &Arc<Platform>,
     ) -> Result<JoinHandle<()>, Error> {
         let control = &self.machine.control;
-        let devices = EventLoop::new(platform.quick_devices(), control.ended())?;
-        for (index, device) in (0..).zip(platform.slow_devices()) {
+        let devices = EventLoop::new(platform.shared_thread(), control.ended())?;
+        for (index, (name, device)) in (0..).zip(platform.own_threads()) {
             let event_loop = EventLoop::new(vec![device], control.ended())?;
             let (index, control): (u32, _) = (index, Arc::clone(control));
-            self.spawn(&format!("files{index}"), move || serve_devices(event_loop, &control))?;
+            self.spawn(&format!("{name}{index}"), move || serve_devices(event_loop, &control))?;
         }
         for (index, vcpu) in (0..).zip(vcpus) {
             let (platform, control) = (Arc::clone(platform), Arc::clone(control));

@@ -30,17 +30,17 @@ pub(crate) struct Platform {
 struct Slot {
     number: u8,
     transport: Arc<Mutex<PciTransport>>,
-    pace: Pace,
+    thread: Thread,
 }
 
-/// How long one turn of a device may take.
+/// Which thread of the machine serves a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
-    /// It only moves bytes in memory.
-    Quick,
-    /// It waits for the host's storage, so it has a thread of its own, for others not to wait with it. Guests spin with
-    /// interrupts off for some of those: for the console, and for the network card's control queue.
-    Slow,
+pub(crate) enum Thread {
+    /// The machine's own: a turn only moves bytes in memory, and few come together.
+    Shared,
+    /// One for this device alone, called so. Either a turn waits for the host's storage, for others not to wait with it (guests
+    /// spin with interrupts off for some of those, such as the console), or its guest gathers requests while it is not there.
+    Own(&'static str),
 }
 
 /// Where a device's BAR is.
@@ -91,15 +91,15 @@ impl Platform {
     }
 
     /// Puts a virtio device into the next PCI slot.
-    pub(crate) fn add_virtio(&mut self, device: Box<dyn Device>, pace: Pace) -> Result<(), Error> {
-        self.add_shared_virtio(device, pace).map(drop)
+    pub(crate) fn add_virtio(&mut self, device: Box<dyn Device>, thread: Thread) -> Result<(), Error> {
+        self.add_shared_virtio(device, thread).map(drop)
     }
 
     /// The same, for a device that others than its own thread serve, too: what holds it, to lock.
     pub(crate) fn add_shared_virtio(
         &mut self,
         device: Box<dyn Device>,
-        pace: Pace,
+        thread: Thread,
     ) -> Result<Arc<Mutex<PciTransport>>, Error> {
         let full = || Error::Config("A machine has room for 31 virtio devices; it asks for more".to_owned());
         let number = self.root.free_slot().ok_or_else(full)?;
@@ -126,7 +126,7 @@ impl Platform {
         let registered = doorbells.clone();
         let window = Window { device, address: Some(address), wanted: address, doorbells, registered };
         lock(&self.windows).push(window);
-        self.slots.push(Slot { number, transport: Arc::clone(&transport), pace });
+        self.slots.push(Slot { number, transport: Arc::clone(&transport), thread });
         Ok(transport)
     }
 
@@ -204,18 +204,19 @@ impl Platform {
         true
     }
 
-    /// The virtio devices that can share a thread.
-    pub(crate) fn quick_devices(&self) -> Vec<Arc<Mutex<PciTransport>>> {
-        self.devices(Pace::Quick).collect()
+    /// The virtio devices that share a thread.
+    pub(crate) fn shared_thread(&self) -> Vec<Arc<Mutex<PciTransport>>> {
+        let shared = self.slots.iter().filter(|slot| slot.thread == Thread::Shared);
+        shared.map(|slot| Arc::clone(&slot.transport)).collect()
     }
 
-    /// The virtio devices that want a thread of their own.
-    pub(crate) fn slow_devices(&self) -> Vec<Arc<Mutex<PciTransport>>> {
-        self.devices(Pace::Slow).collect()
-    }
-
-    fn devices(&self, pace: Pace) -> impl Iterator<Item = Arc<Mutex<PciTransport>>> {
-        self.slots.iter().filter(move |slot| slot.pace == pace).map(|slot| Arc::clone(&slot.transport))
+    /// The virtio devices that have one each, and what it is called.
+    pub(crate) fn own_threads(&self) -> Vec<(&'static str, Arc<Mutex<PciTransport>>)> {
+        let own = self.slots.iter().filter_map(|slot| match slot.thread {
+            Thread::Own(name) => Some((name, Arc::clone(&slot.transport))),
+            Thread::Shared => None,
+        });
+        own.collect()
     }
 
     /// Stops all devices, requests in flight finished.

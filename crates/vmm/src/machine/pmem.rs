@@ -6,7 +6,7 @@ use std::path::Path;
 use snowboot_config::{MachineConfig, MemorySize};
 use snowboot_devices::pmem::Pmem;
 
-use super::platform::{Pace, Platform};
+use super::platform::{Platform, Thread};
 use crate::Error;
 use crate::arch::{cpuid, layout};
 use crate::kvm::{Kvm, PlacedImage};
@@ -47,7 +47,7 @@ pub(super) fn ranges(images: &[PlacedImage]) -> Vec<(u64, u64)> {
 pub(super) fn attach(platform: &mut Platform, ranges: Vec<(u64, u64)>) -> Result<(), Error> {
     ranges
         .into_iter()
-        .try_for_each(|(start, size)| platform.add_virtio(Box::new(Pmem::new(start, size)), Pace::Quick))
+        .try_for_each(|(start, size)| platform.add_virtio(Box::new(Pmem::new(start, size)), Thread::Shared))
 }
 
 fn refused(path: &Path, error: &io::Error) -> Error {

@@ -7,7 +7,7 @@ use snowboot_devices::warnings::Warnings;
 use snowboot_share::fuse::{Cache, Server};
 use snowboot_share::{Tree, TreeOptions, ninep};
 
-use super::platform::{Pace, Platform};
+use super::platform::{Platform, Thread};
 use crate::Error;
 
 pub(super) fn attach(
@@ -30,13 +30,13 @@ fn attach_virtio_fs(platform: &mut Platform, config: &ShareConfig, warnings: War
     let tag = Tag::try_from(config.tag.as_str()).map_err(|error| Error::Config(error.to_string()))?;
     let server = Server::new(open(config)?, cache(config.cache));
     let device = FileSystem::new(tag, server).map_err(Error::host("set up a share"))?;
-    platform.add_virtio(Box::new(device.warn(warnings)), Pace::Slow)
+    platform.add_virtio(Box::new(device.warn(warnings)), Thread::Own("share"))
 }
 
 fn attach_ninep(platform: &mut Platform, config: &ShareConfig, warnings: Warnings) -> Result<(), Error> {
     let tag = MountTag::try_from(config.tag.as_str()).map_err(|error| Error::Config(error.to_string()))?;
     let server = ninep::Server::new(open(config)?);
-    platform.add_virtio(Box::new(NineP::new(tag, server).warn(warnings)), Pace::Slow)
+    platform.add_virtio(Box::new(NineP::new(tag, server).warn(warnings)), Thread::Own("share"))
 }
 
 fn open(config: &ShareConfig) -> Result<Tree, Error> {

@@ -6,7 +6,7 @@ use snowboot_bus::GuestMemory;
 use snowboot_config::{MachineConfig, VhostUserConfig, VhostUserDevice};
 use snowboot_devices::vhost_user::{Kind, VhostUser};
 
-use super::platform::{Pace, Platform};
+use super::platform::{Platform, Thread};
 use crate::Error;
 use crate::memory::Sharing;
 
@@ -34,7 +34,7 @@ pub(super) fn attach(
         };
         let device = VhostUser::new(stream, &kind, memory.clone(), &name).map_err(|error| refused(&error))?;
         // It waits for its back end's answers.
-        platform.add_virtio(Box::new(device), Pace::Slow)?;
+        platform.add_virtio(Box::new(device), Thread::Own("vhost"))?;
     }
     Ok(())
 }
