@@ -4,9 +4,10 @@
 //! found by, and is found again by these; its [`Identity`] tells whether what is there is still the same file. A node whose
 //! name the guest has removed has a descriptor instead.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
+
+use ahash::AHashMap;
 
 use crate::attributes::Identity;
 use crate::tree::OpenFile;
@@ -66,8 +67,8 @@ pub(crate) struct Node {
 
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    by_id: HashMap<NodeId, Node>,
-    by_identity: HashMap<Identity, NodeId>,
+    by_id: AHashMap<NodeId, Node>,
+    by_identity: AHashMap<Identity, NodeId>,
     next: u64,
 }
 
@@ -76,8 +77,8 @@ impl Nodes {
         let node =
             Node { identity: root, place: None, references: 1, children: 0, pinned: None, open: Weak::new() };
         Self {
-            by_id: HashMap::from([(NodeId::ROOT, node)]),
-            by_identity: HashMap::from([(root, NodeId::ROOT)]),
+            by_id: AHashMap::from([(NodeId::ROOT, node)]),
+            by_identity: AHashMap::from([(root, NodeId::ROOT)]),
             next: NodeId::ROOT.0 + 1,
         }
     }

@@ -41,7 +41,13 @@ impl EventLoop {
         for transport in devices {
             let doorbells = transport.lock().unwrap_or_else(PoisonError::into_inner).watched_doorbells();
             let (gathering, refusal) = (is_alone.then(Gathering::new), refusal.clone());
-            manager.add_subscriber(Box::new(DeviceEvents { transport, doorbells, gathering, is_patient: false, refusal }));
+            manager.add_subscriber(Box::new(DeviceEvents {
+                transport,
+                doorbells,
+                gathering,
+                is_patient: false,
+                refusal,
+            }));
         }
         match refusal.take() {
             None => Ok(Self { manager, over }),

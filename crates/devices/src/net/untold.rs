@@ -46,7 +46,12 @@ impl Untold {
     }
 
     /// Before a turn of the queue: what the driver has found by itself need not be told any more.
-    pub(super) fn look(&mut self, pair: u16, queue: &mut Queue, interrupt: &Interrupt) -> Result<(), QueueFault> {
+    pub(super) fn look(
+        &mut self,
+        pair: u16,
+        queue: &mut Queue,
+        interrupt: &Interrupt,
+    ) -> Result<(), QueueFault> {
         let Some(waiting) = self.pairs.get_mut(usize::from(pair)) else { return Ok(()) };
         if waiting.is_some() && !queue.owes_interrupt()? {
             *waiting = None;

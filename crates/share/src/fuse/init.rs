@@ -69,16 +69,16 @@ impl Server {
     fn wanted(&self) -> u64 {
         let mut flags = init::ASYNC_READ
             | init::BIG_WRITES
-            | init::DO_READDIRPLUS
-            | init::READDIRPLUS_AUTO
             | init::ASYNC_DIO
             | init::PARALLEL_DIROPS
             | init::MAX_PAGES
             | init::HANDLE_KILLPRIV_V2
             | init::INIT_EXT;
+        // With names come attributes, always: with READDIRPLUS_AUTO a guest asks for them one by one from a folder's 26th name on,
+        // and each costs it more than all of a page cost us.
         flags |= match self.cache {
-            Cache::Always => init::CACHE_SYMLINKS,
-            Cache::Auto => init::AUTO_INVAL_DATA,
+            Cache::Always => init::DO_READDIRPLUS | init::CACHE_SYMLINKS,
+            Cache::Auto => init::DO_READDIRPLUS | init::AUTO_INVAL_DATA,
             Cache::Never => init::AUTO_INVAL_DATA | init::DIRECT_IO_ALLOW_MMAP,
         };
         if self.tree.is_writable() {
