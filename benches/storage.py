@@ -33,7 +33,11 @@ def family(pid):
     """The process and its children, of which virtiofsd has one that does the work in namespaces of its own."""
     yield pid
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
+        try:
+            children = (thread / "children").read_text().split()
+        except FileNotFoundError:
+            continue  # The thread has ended meanwhile.
+        for child in children:
             yield from family(int(child))
 
 

@@ -93,10 +93,12 @@ pub(crate) struct Identity {
     kind: u16,
 }
 
-/// The inode nearly always tells, and each field costs.
+/// What nearly always tells, since each field costs. The time of birth is in it for a guest that makes and removes files so that all
+/// get the same inode.
 impl Hash for Identity {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.inode.hash(state);
+        self.born.1.hash(state);
     }
 }
 

@@ -222,9 +222,9 @@ impl Queue {
     pub fn serve(
         &mut self,
         interrupt: &Interrupt,
-        mut serve: impl FnMut(DescriptorChain) -> Served,
+        serve: impl FnMut(DescriptorChain) -> Served,
     ) -> Result<(), QueueFault> {
-        let outcome = self.drain(&mut serve);
+        let outcome = self.serve_quietly(interrupt, serve);
         self.signal(interrupt)?;
         outcome
     }
@@ -251,9 +251,12 @@ impl Queue {
     /// When the ring is corrupt.
     pub fn owes_interrupt(&mut self) -> Result<bool, QueueFault> {
         let (new, old) = (Wrapping(self.engine.next_used()), self.signalled);
+        if new == old {
+            return Ok(false);
+        }
         // The driver looks at the used index after it has changed its mind; this is the other half (2.7.7.2).
         fence(Ordering::SeqCst);
-        Ok(new != old && self.wants_interrupt(new, old)?)
+        self.wants_interrupt(new, old)
     }
 
     /// Gives back a chain that was kept with [`Served::Later`].
