@@ -111,12 +111,6 @@ pub trait Device: Send {
         true
     }
 
-    /// Whether what the device will do next is best done when its guest has nothing else to do, so that its thread need not
-    /// take a vCPU's place for it.
-    fn lets_others_go_first(&self) -> bool {
-        false
-    }
-
     /// The driver notified queue `queue`. Does nothing when idle.
     ///
     /// # Errors
@@ -178,10 +172,6 @@ impl<D: Device + ?Sized> Device for Box<D> {
 
     fn watches_doorbells(&self) -> bool {
         (**self).watches_doorbells()
-    }
-
-    fn lets_others_go_first(&self) -> bool {
-        (**self).lets_others_go_first()
     }
 
     fn queue_ready(&mut self, queue: u16) -> Result<(), QueueFault> {

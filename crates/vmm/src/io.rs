@@ -41,13 +41,7 @@ impl EventLoop {
         for transport in devices {
             let doorbells = transport.lock().unwrap_or_else(PoisonError::into_inner).watched_doorbells();
             let (gathering, refusal) = (is_alone.then(Gathering::new), refusal.clone());
-            manager.add_subscriber(Box::new(DeviceEvents {
-                transport,
-                doorbells,
-                gathering,
-                is_patient: false,
-                refusal,
-            }));
+            manager.add_subscriber(Box::new(DeviceEvents { transport, doorbells, gathering, refusal }));
         }
         match refusal.take() {
             None => Ok(Self { manager, over }),
@@ -104,39 +98,35 @@ struct DeviceEvents {
     doorbells: Vec<Doorbell>,
     /// Where nobody else's requests wait for this thread.
     gathering: Option<Gathering>,
-    /// Whether this thread lets vCPUs go first.
-    is_patient: bool,
     refusal: Refusal,
 }
 
 impl DeviceEvents {
-    /// Has the device serve what has happened, and returns how many requests of its guest it has answered, and whether it lets
-    /// others go first.
-    fn serve(&self, data: u32) -> (u64, bool) {
+    /// Has the device serve what has happened, and returns how many requests of its guest it has answered.
+    fn serve(&self, data: u32) -> u64 {
         let mut transport = self.transport.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = transport.answered();
         if let Some(token) = data.checked_sub(FIRST_SOURCE) {
             transport.source_ready(Token(token));
-            return (0, transport.lets_others_go_first());
+            return 0;
         }
+        let before = transport.answered();
         let doorbell = usize::try_from(data).ok().and_then(|index| self.doorbells.get(index));
         if let Some(doorbell) = doorbell {
             transport.queue_ready(doorbell.queue);
         }
-        (transport.answered().wrapping_sub(before), transport.lets_others_go_first())
+        transport.answered().wrapping_sub(before)
     }
 }
 
 impl MutEventSubscriber for DeviceEvents {
     fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
-        let (answered, yields) = self.serve(events.data());
+        let answered = self.serve(events.data());
         let Some(gathering) = &mut self.gathering else { return };
-        *gathering = gathering.after(answered);
-        let is_patient = yields || gathering.is_patient();
-        if is_patient != self.is_patient {
-            kvm::make_thread_patient(is_patient);
-            self.is_patient = is_patient;
+        let next = gathering.after(answered);
+        if next.is_patient() != gathering.is_patient() {
+            kvm::make_thread_patient(next.is_patient());
         }
+        *gathering = next;
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {

@@ -11,7 +11,6 @@ mod steering;
 #[cfg(test)]
 mod tests;
 mod transmit;
-mod untold;
 mod wire;
 
 use std::fmt;
@@ -32,7 +31,6 @@ use snowboot_virtio::{
 use self::news::News;
 use self::receive::Inbound;
 use self::steering::Steering;
-use self::untold::Untold;
 use self::wire::{
     Command, F_CSUM, F_CTRL_GUEST_OFFLOADS, F_CTRL_MAC_ADDR, F_CTRL_RX, F_CTRL_VQ, F_GUEST_CSUM, F_GUEST_ECN,
     F_GUEST_TSO4, F_GUEST_TSO6, F_GUEST_USO4, F_GUEST_USO6, F_HOST_ECN, F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO,
@@ -64,8 +62,6 @@ const LINK: Token = Token(2);
 const PATIENCE: Token = Token(3);
 /// As [`PORT`], told by a call instead of a descriptor.
 const NEWS: Token = Token(4);
-/// The driver has not been told for long enough that frames are sent.
-const UNTOLD: Token = Token(5);
 
 /// The features that are about frames: what the driver may leave to the device, and the device to the driver.
 pub const DATA_FEATURES: u64 = F_MRG_RXBUF
@@ -92,8 +88,6 @@ pub struct Net {
     unsent: Option<Frame>,
     /// Taken from the switch, but the guest had no buffers.
     inbound: Inbound,
-    /// Sent, but the driver has not been told.
-    untold: Untold,
     /// The guest features that are in force: those negotiated, less what the driver has turned off.
     offloads: Option<u64>,
     /// How many pairs of data queues there are, and how many of them the driver uses.
@@ -131,7 +125,6 @@ impl Net {
             retry: Timer::new()?,
             unsent: None,
             inbound: Inbound::new()?,
-            untold: Untold::new(MOST_PAIRS)?,
             offloads: None,
             pairs: 1,
             pairs_in_use: 1,
@@ -166,7 +159,6 @@ impl Net {
         self.unsent = None;
         self.retry.clear();
         self.inbound.clear();
-        self.untold.clear();
     }
 
     fn features(&self) -> u64 {
@@ -284,9 +276,6 @@ impl Device for Net {
     }
 
     fn stop(&mut self) -> Option<Session> {
-        let untold = self.untold.take_all();
-        // Nobody serves a queue that is corrupt any more.
-        let _ = self.tell_of(untold);
         let session = self.session.take()?;
         self.port.rest();
         self.retry.clear();
@@ -313,17 +302,12 @@ impl Device for Net {
         }
     }
 
-    fn lets_others_go_first(&self) -> bool {
-        self.untold.is_waiting()
-    }
-
     fn sources(&self) -> Vec<(Token, BorrowedFd<'_>)> {
         vec![
             (PORT, self.news.as_fd()),
             (RETRY, self.retry.as_fd()),
             (LINK, self.link.as_fd()),
             (PATIENCE, self.inbound.patience.as_fd()),
-            (UNTOLD, self.untold.timer.as_fd()),
         ]
     }
 
@@ -342,7 +326,6 @@ impl Device for Net {
                 self.inbound.patience.clear();
                 self.receive()
             }
-            UNTOLD => self.tell(),
             _ => {
                 self.link.drain();
                 self.show_link();

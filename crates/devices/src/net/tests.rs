@@ -9,7 +9,6 @@ use super::wire::HEADER;
 use super::*;
 
 mod queues;
-mod untold;
 
 /// The queues of a card with one pair.
 const RECEIVE: u16 = 0;

@@ -36,39 +36,17 @@ impl Net {
             return Ok(());
         }
         let Some(Some(queue)) = session.queues.get_mut(transmit_queue(pair)) else { return Ok(()) };
-        self.untold.look(pair, queue, &session.interrupt)?;
-        let mut bytes = 0usize;
-        let outcome = queue.serve_quietly(&session.interrupt, |mut chain| {
+        queue.serve(&session.interrupt, |mut chain| {
             if self.unsent.is_some() {
                 return Served::PutBack(chain);
             }
-            bytes = bytes.saturating_add(chain.reader.remaining());
             self.unsent = take(&mut chain, features, &self.port);
             if let Some(frame) = self.unsent.as_ref().filter(|_| learns) {
                 self.steering.learn(&frame.bytes, pair);
             }
             send(&mut batch, &mut self.unsent, now, &self.retry);
             Served::Done(chain)
-        });
-        self.untold.add(pair, bytes, now, queue, &session.interrupt)?;
-        outcome
-    }
-
-    /// Tells the driver of frames that it has been told nothing of for a moment.
-    pub(super) fn tell(&mut self) -> Result<(), QueueFault> {
-        let due = self.untold.take_due((self.clock)());
-        self.tell_of(due)
-    }
-
-    /// Tells the driver that the frames of these pairs are sent.
-    pub(super) fn tell_of(&mut self, pairs: Vec<u16>) -> Result<(), QueueFault> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        for pair in pairs {
-            if let Some(Some(queue)) = session.queues.get_mut(transmit_queue(pair)) {
-                queue.signal(&session.interrupt)?;
-            }
-        }
-        Ok(())
+        })
     }
 }
 

@@ -92,8 +92,6 @@ pub struct Queue {
     staged: Wrapping<u16>,
     /// What the driver saw when it was last considered for an interrupt.
     signalled: Wrapping<u16>,
-    /// What the device has taken note of as answered.
-    counted: Wrapping<u16>,
     notifications: Notifications,
     /// Rung when a call stops before it has found the ring empty.
     doorbell: Option<Arc<EventFd>>,
@@ -131,7 +129,6 @@ impl Queue {
             held: 0,
             staged: Wrapping(0),
             signalled: Wrapping(0),
-            counted: Wrapping(0),
             notifications: Notifications::Unset,
             doorbell: None,
             refusal: None,
@@ -222,41 +219,11 @@ impl Queue {
     pub fn serve(
         &mut self,
         interrupt: &Interrupt,
-        serve: impl FnMut(DescriptorChain) -> Served,
-    ) -> Result<(), QueueFault> {
-        let outcome = self.serve_quietly(interrupt, serve);
-        self.signal(interrupt)?;
-        outcome
-    }
-
-    /// The same for a device that tells its driver later, by [`Self::signal`]: the answers are there for a driver that looks.
-    ///
-    /// # Errors
-    /// When the ring is corrupt. The answers up to there have been published.
-    pub fn serve_quietly(
-        &mut self,
-        interrupt: &Interrupt,
         mut serve: impl FnMut(DescriptorChain) -> Served,
     ) -> Result<(), QueueFault> {
         let outcome = self.drain(&mut serve);
-        self.publish()?;
-        self.count(interrupt);
+        self.signal(interrupt)?;
         outcome
-    }
-
-    /// Whether the driver wants to be interrupted for answers that it has not been told of, as of now: it may find them by
-    /// itself, and then no longer does.
-    ///
-    /// # Errors
-    /// When the ring is corrupt.
-    pub fn owes_interrupt(&mut self) -> Result<bool, QueueFault> {
-        let (new, old) = (Wrapping(self.engine.next_used()), self.signalled);
-        if new == old {
-            return Ok(false);
-        }
-        // The driver looks at the used index after it has changed its mind; this is the other half (2.7.7.2).
-        fence(Ordering::SeqCst);
-        self.wants_interrupt(new, old)
     }
 
     /// Gives back a chain that was kept with [`Served::Later`].
@@ -335,18 +302,18 @@ impl Queue {
     /// When the ring is corrupt.
     pub fn signal(&mut self, interrupt: &Interrupt) -> Result<(), QueueFault> {
         self.publish()?;
-        self.count(interrupt);
-        let owes = self.owes_interrupt()?;
-        self.signalled = self.staged;
-        if owes {
+        let (new, old) = (self.staged, self.signalled);
+        if new == old {
+            return Ok(());
+        }
+        self.signalled = new;
+        interrupt.count((new - old).0);
+        // The driver looks at the used index after it has changed its mind; this is the other half (2.7.7.2).
+        fence(Ordering::SeqCst);
+        if self.wants_interrupt(new, old)? {
             interrupt.queue(self.index);
         }
         Ok(())
-    }
-
-    fn count(&mut self, interrupt: &Interrupt) {
-        interrupt.count((self.staged - self.counted).0);
-        self.counted = self.staged;
     }
 
     /// Whether a chain waits, put back or in the ring.
@@ -391,7 +358,7 @@ impl Queue {
         self.engine.set_next_avail(state.next_avail);
         self.engine.set_next_used(state.next_used);
         self.staged = Wrapping(state.next_used);
-        (self.signalled, self.counted) = (self.staged, self.staged);
+        self.signalled = self.staged;
         self.returned = state.put_back.into();
         self.notifications = Notifications::Unset;
         Ok(())

@@ -186,12 +186,6 @@ impl PciTransport {
         self.interrupt.answered()
     }
 
-    /// Whether the device lets its guest go first ([`Device::lets_others_go_first`]).
-    #[must_use]
-    pub fn lets_others_go_first(&self) -> bool {
-        self.device.lets_others_go_first()
-    }
-
     /// A doorbell rang. Does nothing when the device is not running.
     pub fn queue_ready(&mut self, queue: u16) {
         if let Err(fault) = self.device.queue_ready(queue) {
