@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use snowboot_network::{Frame, Port, Switch};
+use snowboot_network::{CaptureLimits, Frame, Port, Switch};
 
 /// From the shortest frame to the longest that a guest sends uncut.
 const LENGTHS: [usize; 3] = [64, 1500, 65_536];
@@ -12,6 +12,7 @@ const PORTS: [u8; 2] = [2, 32];
 
 /// A switch that has learnt an address behind each of its ports.
 struct Bench {
+    switch: Switch,
     ports: Vec<Port>,
 }
 
@@ -30,7 +31,7 @@ impl Bench {
     fn new(ports: u8) -> Self {
         let switch = Switch::new();
         let ports: Vec<Port> = (0..ports).map(|number| switch.attach(&number.to_string())).collect();
-        let bench = Self { ports };
+        let bench = Self { switch, ports };
         for (number, port) in (0..).zip(&bench.ports) {
             port.set_ready(true);
             port.send(Duration::ZERO, frame([0xff; 6], number, 64)).expect("nobody is behind");
@@ -72,6 +73,11 @@ pub(crate) fn bench(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("unicast", &parameter), |bencher| {
                 bencher.iter(|| bench.unicast(&unicast));
             });
+            let kept = bench.switch.capture(CaptureLimits::ring(), Duration::ZERO);
+            group.bench_function(BenchmarkId::new("unicast-kept", &parameter), |bencher| {
+                bencher.iter(|| bench.unicast(&unicast));
+            });
+            drop(kept);
             let broadcast = frame([0xff; 6], 0, length);
             group.bench_function(BenchmarkId::new("broadcast", &parameter), |bencher| {
                 bencher.iter(|| bench.broadcast(&broadcast));
