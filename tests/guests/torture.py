@@ -11,11 +11,12 @@ from stress import listing
 shared = machine1.shared_dir
 # Of this user alone otherwise, so that no other user of a guest would get anywhere in it.
 shared.chmod(0o755)
-MOUNTS = {"fs": "virtiofs -o rw shared", "old": "9p -o trans=virtio,version=9p2000.L,msize=262144,cache=none old"}
-# What differs from ext4, and why.
-KNOWN = {
-    "fs": set(),
-    "old": set(),
+MOUNTS = {"fs": "virtiofs -o rw shared", "old": "9p -o trans=virtio,version=9p2000.L,msize=262144,cache=mmap old"}
+# What Linux's own client has not on such a mount, so that the server is not even asked: 9P2000.L has no message for the first four, and
+# times are whole seconds.
+LACKING = {
+    "fs": "",
+    "old": "rename-flags=EINVAL tmpfile=ENOTSUP fallocate=ENOTSUP seek-data nanoseconds",
 }
 
 
@@ -40,12 +41,10 @@ machine1.succeed("mount /dev/disk/by-id/virtio-data /run/reference")
 for name in MOUNTS:
     with subtest(f"{name}: call by call"):
         machine1.succeed(f"mkdir /run/{name}/calls-{name} /run/reference/{name}")
-        output = machine1.execute(
-            f"python3 /run/programs/posix.py /run/{name}/calls-{name} /run/reference/{name}", timeout=600
-        )[1]
+        folders = f"/run/{name}/calls-{name} /run/reference/{name}"
+        status, output = machine1.execute(f"python3 /run/programs/posix.py {folders} {LACKING[name]}", timeout=600)
         machine1.log(output)
-        different = {line.split(": ")[0].strip() for line in output.splitlines() if line.startswith("    ")}
-        assert "maps: " in output and different == KNOWN[name], different ^ KNOWN[name]
+        assert status == 0, f"{name} differs from ext4"
 
     with subtest(f"{name}: one file at random"):
         for seed in 1, 2:

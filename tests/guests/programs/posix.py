@@ -1,5 +1,7 @@
-"""What a file system does, call by call, beside what another one does: `python3 posix.py FOLDER REFERENCE`.
+"""What a file system does, call by call, beside what another one does: `python3 posix.py FOLDER REFERENCE [CALL[=ERROR]]...`.
 
+What the first has not is given as arguments. The reference then does without it, too, and is as the kernel leaves the first: a call
+is undone and fails with that error, times are of whole seconds, all of a file is data.
 Each case runs in an empty folder of both, and gives a list of outcomes: what a call returned, or the name of its error. The
 two lists must be the same. The reference is a file system of the kernel's own, so nothing here says what is right.
 Cases are picked after what pjdfstest looks at: names, types, permissions, times, link counts, renames of everything onto
@@ -25,9 +27,15 @@ CASES = []
 class Outcomes:
     """The outcomes of a case so far."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, lacking):
         self.folder = folder
+        self.lacking = lacking
         self.list = []
+
+    def refuse(self, call):
+        """Fails where this file system is to be one that has not this call."""
+        if call in self.lacking:
+            raise OSError(getattr(errno, self.lacking[call]), call)
 
     def at(self, name):
         return os.path.join(self.folder, name)
@@ -63,15 +71,38 @@ def case(function):
     return function
 
 
-def fallocate(file, mode, offset, length):
+def fallocate(o, file, mode, offset, length):
+    if length > 0:
+        o.refuse("fallocate")
     if LIBC.fallocate(file, mode, ctypes.c_long(offset), ctypes.c_long(length)) != 0:
         raise OSError(ctypes.get_errno(), "fallocate")
 
 
-def renameat2(old, new, flags):
+def renameat2(o, old, new, flags):
     here = -100
     if LIBC.renameat2(here, old.encode(), here, new.encode(), flags) != 0:
         raise OSError(ctypes.get_errno(), "renameat2")
+    if flags and "rename-flags" in o.lacking:
+        LIBC.renameat2(here, new.encode(), here, old.encode(), flags)
+        o.refuse("rename-flags")
+
+
+def tmpfile(o, folder, mode):
+    file = os.open(folder, os.O_TMPFILE | os.O_RDWR, mode)
+    if "tmpfile" in o.lacking:
+        os.close(file)
+        o.refuse("tmpfile")
+    return file
+
+
+def seek_data(o, file, offset):
+    return offset if "seek-data" in o.lacking else os.lseek(file.fileno(), offset, os.SEEK_DATA)
+
+
+def utime(o, name, stamps):
+    if "nanoseconds" in o.lacking:
+        stamps = tuple(stamp // 10**9 * 10**9 for stamp in stamps)
+    os.utime(o.at(name), ns=stamps)
 
 
 def make(o, kind, name):
@@ -106,7 +137,7 @@ def renames(o):
                 a, b = f"{flags}-{old}-{new}-a", f"{flags}-{old}-{new}-b"
                 make(o, old, a)
                 make(o, new, b)
-                o.do(f"rename {flags} {old} to {new}", lambda: renameat2(o.at(a), o.at(b), flags))
+                o.do(f"rename {flags} {old} to {new}", lambda: renameat2(o, o.at(a), o.at(b), flags))
                 o.look(a)
                 o.look(b)
 
@@ -180,7 +211,8 @@ def opens(o):
         for name, flag in flags.items():
             it = f"{kind}-{name}"
             make(o, kind, it)
-            o.do(f"open {kind} {name}", lambda: os.close(os.open(o.at(it), flag, 0o644)))
+            opened = (lambda: tmpfile(o, o.at(it), 0o644)) if name == "tmp" else (lambda: os.open(o.at(it), flag, 0o644))
+            o.do(f"open {kind} {name}", lambda: os.close(opened()))
             o.look(it)
     os.symlink("loop", o.at("loop"))
     o.do("a loop", lambda: os.open(o.at("loop"), os.O_RDONLY))
@@ -315,7 +347,7 @@ def links(o):
 
 @case
 def nameless(o):
-    file = o.do("tmpfile", lambda: os.open(o.folder, os.O_TMPFILE | os.O_RDWR, 0o600))
+    file = o.do("tmpfile", lambda: tmpfile(o, o.folder, 0o600))
     if file is not None:
         o.list.pop()
         os.write(file, b"words")
@@ -361,7 +393,7 @@ def sizes(o):
         o.do("behind the end", lambda: os.pwrite(file.fileno(), b"end", (5 << 30)))
         o.do("hole", lambda: os.pread(file.fileno(), 8, 1 << 30))
         o.do("end", lambda: os.pread(file.fileno(), 8, (5 << 30) - 2))
-        o.do("data", lambda: os.lseek(file.fileno(), 1 << 20, os.SEEK_DATA) >= (4 << 30))
+        o.do("data", lambda: seek_data(o, file, 1 << 20) >= (4 << 30))
         o.do("no data", lambda: os.lseek(file.fileno(), 6 << 30, os.SEEK_DATA))
     with open(o.at("append"), "ab", buffering=0) as file:
         file.write(b"one")
@@ -376,8 +408,8 @@ def space(o):
         name = f"mode{mode}"
         o.write(name, content)
         with open(o.at(name), "r+b", buffering=0) as file:
-            o.do(f"allocate {mode}", lambda: fallocate(file.fileno(), mode, 8192, 100000))
-            o.do("of nothing", lambda: fallocate(file.fileno(), mode, 0, 0))
+            o.do(f"allocate {mode}", lambda: fallocate(o, file.fileno(), mode, 8192, 100000))
+            o.do("of nothing", lambda: fallocate(o, file.fileno(), mode, 0, 0))
         o.look(name)
         o.do("content", lambda: hash(open(o.at(name), "rb").read()))
     o.write("copy", b"")
@@ -390,7 +422,7 @@ def space(o):
 def times(o):
     o.write("file")
     for name, stamp in ("old", 1), ("new", 2_000_000_000), ("nano", 1_600_000_000):
-        o.do(name, lambda: os.utime(o.at("file"), ns=(stamp * 10**9 + 123456789, stamp * 10**9 + 987654321)))
+        o.do(name, lambda: utime(o, "file", (stamp * 10**9 + 123456789, stamp * 10**9 + 987654321)))
         o.do("times", lambda: (os.stat(o.at("file")).st_atime_ns, os.stat(o.at("file")).st_mtime_ns))
 
     def newer(what, call):
@@ -506,14 +538,15 @@ def maps(o):
 
 def main():
     os.umask(0o022)
-    places = sys.argv[1:3]
+    folder, reference, *lacking = sys.argv[1:]
+    places = [(folder, {}), (reference, dict(word.partition("=")[::2] for word in lacking))]
     wrong = 0
     for run in CASES:
         outcomes = []
-        for place in places:
+        for place, lacking in places:
             folder = os.path.join(place, run.__name__)
             os.mkdir(folder)
-            of = Outcomes(folder)
+            of = Outcomes(folder, lacking)
             run(of)
             outcomes.append([(what, repr(value).replace(folder, "")) for what, value in of.list])
         ours, reference = outcomes
